@@ -1,0 +1,865 @@
+// lfilter and its gradient: reads the parameters, chooses the algorithm, runs it over the rows.
+#include "torch_iir/lfilter.h"
+
+#include "lfilter_blocks.h"
+#include "lfilter_direct.h"
+#include "lfilter_segments.h"
+#include "lfilter_tiles.h"
+#include "scratch.h"
+#include "simd.h"
+
+namespace torch_iir::TORCH_IIR_ISA {
+namespace {
+
+inline constexpr int tile_rows = 64;      // samples of each lane in a tile
+inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
+inline constexpr int chunk = 512;         // samples between two looks at what the blocks put out
+
+template <int n>
+struct Order {
+  static constexpr int value = n;
+};
+
+// f(Order<order>) for an order up to register_order.
+template <class F>
+TORCH_IIR_INLINE void with_order(int order, F&& f) {
+  static_assert(register_order == 6);
+  switch (order) {
+    case 0: return f(Order<0>{});
+    case 1: return f(Order<1>{});
+    case 2: return f(Order<2>{});
+    case 3: return f(Order<3>{});
+    case 4: return f(Order<4>{});
+    case 5: return f(Order<5>{});
+    default: return f(Order<6>{});
+  }
+}
+
+template <class F>
+void parallel(const ParallelFor& parallel_for, std::int64_t count, std::int64_t grain, F& body) {
+  if (parallel_for.run == nullptr || count <= grain) return body(0, count);
+  parallel_for.run(
+      parallel_for.context, count, grain,
+      [](void* argument, std::int64_t first, std::int64_t last) { (*static_cast<F*>(argument))(first, last); }, &body);
+}
+
+// Tasks of about this many samples are worth a thread of their own.
+inline constexpr std::int64_t samples_per_task = 1 << 15;
+std::int64_t grain_for(std::int64_t samples_per_item) {
+  return samples_per_item >= samples_per_task ? 1 : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
+}
+
+// The filters of a batch, normalised row by row.
+template <class State>
+struct Filters {
+  const Batch& batch;
+  Rows<const State> b, a;
+  int b_length, a_length, order;
+
+  // b[0 … order] and a[0 … order], padded with zeros; returns a[0] as it was given.
+  State read_row(std::int64_t row, State* normal_b, State* normal_a) const {
+    const State *p = b.row(batch, row), *q = a.row(batch, row);
+    const State a0 = q[0];
+    for (int k = 0; k <= order; ++k) {
+      normal_b[k] = k < b_length ? p[k * b.step] / a0 : State(0);
+      normal_a[k] = k < a_length ? q[k * a.step] / a0 : State(0);
+    }
+    return a0;
+  }
+
+  bool some_a0_is_zero() const {
+    Batch distinct = batch;
+    for (int d = 0; d < batch.dims; ++d) {
+      if (a.stride[d] == 0) distinct.size[d] = 1;
+    }
+    const std::int64_t count = distinct.rows();
+    for (std::int64_t row = 0; row < count; ++row) {
+      if (*a.row(distinct, row) == State(0)) return true;
+    }
+    return false;
+  }
+};
+
+// Every value is finite.
+bool finite(const double* values, std::int64_t count) {
+  Doubles probe{};
+  std::int64_t i = 0;
+  for (; i + width <= count; i += width) probe += load_doubles(values + i) * 0;
+  double rest = sum(probe);
+  for (; i < count; ++i) rest += values[i] * 0;
+  return rest == 0;
+}
+
+// What the difference equation still owes the outputs after the last sample: `x` and `y` point behind the last of them.
+template <class State>
+void final_state(const State* x, const State* y, int order, const State* b, const State* a, State* z) {
+  for (int j = 0; j < order; ++j) {
+    State total(0);
+    for (int k = j + 1; k <= order; ++k) total += b[k] * x[j - k] - a[k] * y[j - k];
+    z[j] = total;
+  }
+}
+
+// ---- forward ---------------------------------------------------------------------------------------------------------
+
+template <class Sample, class State>
+class Forward {
+ public:
+  Forward(const LFilter<Sample, State>& f, int order) : f_(f), filters_{f.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {}
+
+  Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
+    const std::int64_t rows = f_.batch.rows();
+    if (rows == 0) return Status::ok;
+    if (filters_.some_a0_is_zero()) return Status::zero_a0;
+    if (algorithm == Algorithm::automatic) algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
+    if (algorithm == Algorithm::direct) return each_row(parallel_for, rows, &Forward::direct_row);
+    if constexpr (std::is_same_v<State, double>) {
+      if (algorithm == Algorithm::rows && order_ <= largest_order) return groups(parallel_for, rows);
+      if (algorithm == Algorithm::segments && order_ >= 1 && order_ <= register_order) {
+        return each_row(parallel_for, rows, &Forward::segments_row);
+      }
+      if (algorithm == Algorithm::blocks && order_ <= largest_order) return each_row(parallel_for, rows, &Forward::blocks_row);
+    }
+    return Status::unsupported;
+  }
+
+ private:
+  using RowFunction = bool (Forward::*)(std::int64_t row);
+
+  Status each_row(const ParallelFor& parallel_for, std::int64_t rows, RowFunction function) {
+    int failed = 0;
+    auto body = [&](std::int64_t first, std::int64_t last) {
+      const FlushToZero flush;
+      for (std::int64_t row = first; row < last; ++row) {
+        if (!(this->*function)(row)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      }
+    };
+    parallel(parallel_for, rows, grain_for(f_.samples), body);
+    return failed != 0 ? Status::out_of_memory : Status::ok;
+  }
+
+  void read_state(std::int64_t row, State* z) const {
+    const State* from = f_.zi ? f_.zi.row(f_.batch, row) : nullptr;
+    for (int k = 0; k < order_; ++k) z[k] = from != nullptr ? from[k * f_.zi.step] : State(0);
+  }
+  void write_state(std::int64_t row, const State* z) const {
+    if (!f_.zf) return;
+    State* to = f_.zf.row(f_.batch, row);
+    for (int k = 0; k < order_; ++k) to[k * f_.zf.step] = z[k];
+  }
+
+  bool direct_row(std::int64_t row) {
+    constexpr int small = 16;
+    const std::size_t n = static_cast<std::size_t>(order_) + 1;
+    State local[3 * small];
+    Scratch heap(order_ < small ? 0 : 3 * Scratch::bytes<State>(n));
+    if (!heap) return false;
+    State* b = order_ < small ? local : heap.take<State>(n);
+    State* a = order_ < small ? local + small : heap.take<State>(n);
+    State* z = order_ < small ? local + 2 * small : heap.take<State>(n);
+    filters_.read_row(row, b, a);
+    read_state(row, z);
+    direct_filter(f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row), f_.y.step, f_.samples, order_, b, a, z);
+    write_state(row, z);
+    return true;
+  }
+
+  // Rows in lanes; what is left after the full groups goes in lanes, too, unless one by one is cheaper.
+  Status groups(const ParallelFor& parallel_for, std::int64_t rows) {
+    int failed = 0;
+    auto body = [&](std::int64_t first, std::int64_t last) {
+      const FlushToZero flush;
+      for (std::int64_t group = first; group < last; ++group) {
+        const std::int64_t row = group * lanes, left = rows - row;
+        if (!group_rows(row, left < lanes ? static_cast<int>(left) : lanes)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      }
+    };
+    parallel(parallel_for, (rows + lanes - 1) / lanes, grain_for(f_.samples * lanes), body);
+    return failed != 0 ? Status::out_of_memory : Status::ok;
+  }
+
+  bool group_rows(std::int64_t first, int used) {
+    const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
+    const bool in_registers = order_ <= register_order;
+    const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
+    const std::size_t rows_of_tiles = in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
+    Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) + 2 * Scratch::bytes<double>(rows_of_tiles) +
+                    Scratch::bytes<Tile<Sample>>(static_cast<std::size_t>(length) * lanes));
+    if (!scratch) return false;
+    double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *z = scratch.take<double>(state);
+    double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n);
+    auto* tile = scratch.take<Tile<Sample>>(static_cast<std::size_t>(length) * lanes);
+
+    const Sample* x[lanes];
+    Sample* y[lanes];
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+      const std::int64_t row = first + (lane < used ? lane : used - 1);
+      x[lane] = f_.x.row(f_.batch, row);
+      y[lane] = f_.y.row(f_.batch, row);
+      filters_.read_row(row, one_b, one_a);
+      for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
+      read_state(row, one_b);
+      for (int k = 0; k < order_; ++k) z[k * lanes + lane] = one_b[k];
+    }
+    const auto advance = [&](int count) {
+      for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
+    };
+
+    if (in_registers) {
+      with_order(order_, [&](auto order) {
+        for (std::int64_t t = 0; t < f_.samples; t += length) {
+          const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
+          load_tile(tile, x, f_.x.step, count);
+          filter_tile<order.value>(tile, count, b, a, z);
+          store_tile(y, used, f_.y.step, tile, count);
+          advance(count);
+        }
+      });
+    } else {
+      double* xs = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;  // preceded by the history
+      double* ys = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;
+      std::memset(xs - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
+      std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
+      for (std::int64_t t = 0; t < f_.samples; t += length) {
+        const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
+        load_tile(tile, x, f_.x.step, count);
+        for (int i = 0; i < count * lanes; i += width) store_doubles(xs + i, load_doubles(tile + i));
+        fir_tile(xs, ys, count, f_.b_length - 1, b);
+        for (int i = 0; i < count && t + i < order_; ++i) {
+          for (int at = 0; at < lanes; at += width) {
+            double* to = ys + i * lanes + at;
+            store_doubles(to, load_doubles(to) + load_doubles(z + (t + i) * lanes + at));
+          }
+        }
+        all_pole_tile(ys, count, f_.a_length - 1, a);
+        for (int i = 0; i < count * lanes; i += width) store_doubles(tile + i, load_doubles(ys + i));
+        store_tile(y, used, f_.y.step, tile, count);
+        advance(count);
+        std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
+        std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
+      }
+      for (int j = 0; j < order_; ++j) {  // in place: state j takes from the old states above it alone
+        for (int at = 0; at < lanes; at += width) {
+          Doubles total = f_.samples + j < order_ ? load_doubles(z + (f_.samples + j) * lanes + at) : Doubles{};
+          for (int k = j + 1; k <= order_; ++k) {
+            const int past = (j - k) * lanes + at;
+            total += load_doubles(b + k * lanes + at) * load_doubles(xs + past) - load_doubles(a + k * lanes + at) * load_doubles(ys + past);
+          }
+          store_doubles(z + j * lanes + at, total);
+        }
+      }
+    }
+    for (int lane = 0; lane < used; ++lane) {
+      for (int k = 0; k < order_; ++k) one_b[k] = z[k * lanes + lane];
+      write_state(first + lane, one_b);
+    }
+    return true;
+  }
+
+  bool segments_row(std::int64_t row) {
+    bool tables_are_finite = true;
+    with_order(order_, [&](auto order) {
+      if constexpr (order.value > 0) tables_are_finite = segments<order.value>(row);
+    });
+    return tables_are_finite || direct_row(row);
+  }
+
+  // False, with nothing done, where the filter grows so fast that its powers overflow.
+  template <int order>
+  bool segments(std::int64_t row) {
+    double b[order + 1], a[order + 1], z[order], step[order * order] = {}, input[order];
+    filters_.read_row(row, b, a);
+    for (int k = 0; k < order; ++k) {  // z_k ← z_{k+1} − a_{k+1} z_0 + (b_{k+1} − a_{k+1} b_0) x
+      step[k * order] = -a[k + 1];
+      if (k + 1 < order) step[k * order + k + 1] = 1;
+      input[k] = b[k + 1] - a[k + 1] * b[0];
+    }
+    SegmentTables<order> tables;
+    if (!tables.build(step, input)) return false;
+    read_state(row, z);
+
+    alignas(64) Tile<Sample> tile[segment_length * lanes];
+    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes], power[order * order];
+    for (int k = 0; k <= order; ++k) {
+      for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
+    }
+    const Sample* x = f_.x.row(f_.batch, row);
+    Sample* y = f_.y.row(f_.batch, row);
+    std::int64_t left = f_.samples;
+    int known = 0;  // the length whose power is at hand
+    while (left >= lanes * 8) {
+      const int count = left >= lanes * segment_length ? segment_length : static_cast<int>(left / lanes);
+      if (count != known) tables.power(known = count, power);
+      const Sample* from[lanes];
+      Sample* to[lanes];
+      for (int lane = 0; lane < lanes; ++lane) {
+        from[lane] = x + lane * count * f_.x.step;
+        to[lane] = y + lane * count * f_.y.step;
+      }
+      load_tile(tile, from, f_.x.step, count);
+      scan_segments(tile, count, tables, power, z, entry);
+      filter_tile<order>(tile, count, lane_b, lane_a, entry);
+      store_tile(to, lanes, f_.y.step, tile, count);
+      x += count * lanes * f_.x.step;
+      y += count * lanes * f_.y.step;
+      left -= count * lanes;
+    }
+    direct_filter(x, f_.x.step, y, f_.y.step, left, order, b, a, z);
+    write_state(row, z);
+    return true;
+  }
+
+  bool blocks_row(std::int64_t row) {
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
+    const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
+    Scratch scratch(4 * Scratch::bytes<double>(n + block) + 2 * Scratch::bytes<double>(buffer) + Scratch::bytes<double>(block_table_size(b_order, a_order)));
+    if (!scratch) return false;
+    double *b = scratch.take<double>(n + block), *a = scratch.take<double>(n + block), *z = scratch.take<double>(n + block);
+    double* extra = scratch.take<double>(n + block);
+    double *xs = scratch.take<double>(buffer) + start, *ys = scratch.take<double>(buffer) + start;
+    double* tables = scratch.take<double>(block_table_size(b_order, a_order));
+    filters_.read_row(row, b, a);
+    read_state(row, z);
+    double h[block];
+    build_block_tables(b, b_order, a, a_order, tables, h);
+    const int initial = (order_ + block - 1) / block * block;  // outputs to which the initial state adds
+    for (int t = 0; t < initial; ++t) {
+      extra[t] = 0;
+      for (int q = t / block * block; q <= t && q < order_; ++q) extra[t] += h[t - q] * z[q];
+    }
+    std::memset(xs - start, 0, sizeof(double) * start);
+    std::memset(ys - start, 0, sizeof(double) * start);
+
+    const Sample* x = f_.x.row(f_.batch, row);
+    Sample* y = f_.y.row(f_.batch, row);
+    std::int64_t t = 0;
+    const std::int64_t whole = f_.samples / block * block;
+    bool sound = true;
+    while (t < whole && sound) {
+      // the first chunk is the one with the initial state
+      const int most = t == 0 && initial > 0 && initial < chunk ? initial : chunk;
+      const int count = whole - t < most ? static_cast<int>(whole - t) : most;
+      for (int i = 0; i < count; ++i) xs[i] = read(x[(t + i) * f_.x.step]);
+      filter_blocks(xs, ys, count, b_order, a_order, tables, t < order_ ? extra + t : nullptr);
+      sound = finite(ys, count);
+      if (!sound) break;
+      for (int i = 0; i < count; ++i) write(y[(t + i) * f_.y.step], ys[i]);
+      std::memmove(xs - order_, xs + count - order_, sizeof(double) * order_);
+      std::memmove(ys - order_, ys + count - order_, sizeof(double) * order_);
+      t += count;
+    }
+    double* rest = extra;
+    final_state(xs, ys, order_, b, a, rest);
+    for (int j = 0; t + j < order_; ++j) rest[j] += z[t + j];
+    rest[order_] = 0;
+    direct_filter(x + t * f_.x.step, f_.x.step, y + t * f_.y.step, f_.y.step, f_.samples - t, order_, b, a, rest);
+    write_state(row, rest);
+    return true;
+  }
+
+  const LFilter<Sample, State>& f_;
+  Filters<State> filters_;
+  int order_;
+};
+
+// ---- backward --------------------------------------------------------------------------------------------------------
+
+template <class Sample, class State>
+class Backward {
+ public:
+  Backward(const LFilterBackward<Sample, State>& f, int order)
+      : f_(f), filters_{f_.batch, f_.b, f_.a, f.b_length, f.a_length, order}, order_(order), correlate_(f.gb || f.ga) {
+    share_input();
+  }
+
+  Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
+    const std::int64_t rows = f_.batch.rows();
+    clear(f_.gb, f_.b_length);
+    clear(f_.ga, f_.a_length);
+    clear(f_.gzi, order_);
+    if (rows == 0) {
+      clear_input_gradient();
+      return Status::ok;
+    }
+    if (filters_.some_a0_is_zero()) return Status::zero_a0;
+    if (algorithm == Algorithm::automatic) algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
+    if (algorithm != Algorithm::direct) {
+      const bool fits = algorithm == Algorithm::segments ? order_ >= 1 && order_ <= register_order : order_ <= largest_order;
+      if (!fits || std::is_same_v<State, Complex>) return Status::unsupported;
+    }
+    algorithm_ = algorithm;
+
+    Scratch totals(Scratch::bytes<State>(static_cast<std::size_t>(rows) * row_totals()));
+    if (!totals) return Status::out_of_memory;
+    totals_ = totals.template take<State>(static_cast<std::size_t>(rows) * row_totals());
+
+    // A task is a run of rows that no other task shares an input's gradient with.
+    int failed = 0;
+    const std::int64_t group = sharing_ == 1 && algorithm == Algorithm::rows ? lanes : sharing_;
+    auto body = [&](std::int64_t first, std::int64_t last) {
+      const FlushToZero flush;
+      for (std::int64_t i = first; i < last; ++i) {
+        const std::int64_t row = i * group, left = rows - row;
+        if (!task(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      }
+    };
+    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * group), body);
+    if (failed != 0) return Status::out_of_memory;
+    for (std::int64_t row = 0; row < rows; ++row) add_up(row);  // in this order, whatever the threads: the same bits
+    return Status::ok;
+  }
+
+ private:
+  // Moves the batch dimensions in which rows share their input's gradient to the end, so that `sharing_` rows in a row do.
+  void share_input() {
+    const Batch from = f_.batch;
+    int order_of_dims[max_batch_dims], next = 0;
+    const auto shared = [&](int d) { return f_.gx && f_.gx.stride[d] == 0 && from.size[d] != 1; };
+    for (int d = 0; d < from.dims; ++d) {
+      if (!shared(d)) order_of_dims[next++] = d;
+    }
+    for (int d = 0; d < from.dims; ++d) {
+      if (shared(d)) {
+        order_of_dims[next++] = d;
+        sharing_ *= from.size[d];
+      }
+    }
+    const LFilterBackward<Sample, State> old = f_;
+    for (int d = 0; d < from.dims; ++d) {
+      const int source = order_of_dims[d];
+      f_.batch.size[d] = from.size[source];
+      f_.gy.stride[d] = old.gy.stride[source], f_.gzf.stride[d] = old.gzf.stride[source];
+      f_.x.stride[d] = old.x.stride[source], f_.y.stride[d] = old.y.stride[source];
+      f_.b.stride[d] = old.b.stride[source], f_.a.stride[d] = old.a.stride[source];
+      f_.gx.stride[d] = old.gx.stride[source], f_.gzi.stride[d] = old.gzi.stride[source];
+      f_.gb.stride[d] = old.gb.stride[source], f_.ga.stride[d] = old.ga.stride[source];
+    }
+    filters_.b = f_.b;
+    filters_.a = f_.a;
+  }
+
+  void clear(const Rows<State>& gradient, int length) const {
+    if (!gradient) return;
+    const std::int64_t rows = distinct(gradient).rows();
+    for (std::int64_t row = 0; row < rows; ++row) {
+      State* to = gradient.row(distinct(gradient), row);
+      for (int k = 0; k < length; ++k) to[k * gradient.step] = State(0);
+    }
+  }
+  void clear_input_gradient() const {
+    if (!f_.gx) return;
+    const std::int64_t rows = distinct(f_.gx).rows();
+    for (std::int64_t row = 0; row < rows; ++row) {
+      Sample* to = f_.gx.row(distinct(f_.gx), row);
+      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], State(0));
+    }
+  }
+  template <class T>
+  Batch distinct(const Rows<T>& operand) const {
+    Batch batch = f_.batch;
+    for (int d = 0; d < batch.dims; ++d) {
+      if (operand.stride[d] == 0) batch.size[d] = 1;
+    }
+    return batch;
+  }
+
+  // A row's totals: gb, ga (order + 1 each, explicit) and gzi (order).
+  std::size_t row_totals() const { return 3 * static_cast<std::size_t>(order_) + 2; }
+  State* totals_of(std::int64_t row) const { return totals_ + static_cast<std::size_t>(row) * row_totals(); }
+
+  void read_history(std::int64_t row, State* v) const {  // v[T + j] = γ_j
+    const State* from = f_.gzf ? f_.gzf.row(f_.batch, row) : nullptr;
+    for (int k = 0; k < order_; ++k) v[k] = from != nullptr ? from[k * f_.gzf.step] : State(0);
+  }
+
+  // From the gradients of the normalised coefficients to those of the given ones: b/a0 and a/a0 depend on a0, too.
+  void finish(std::int64_t row, const State* b, const State* a, State a0, const State* gb, const State* ga, const State* v) const {
+    State *to_b = totals_of(row), *to_a = to_b + order_ + 1, *to_z = to_a + order_ + 1;
+    const State scale = State(1) / conjugate(a0);
+    State of_a0(0);
+    for (int k = 0; k <= order_; ++k) {
+      to_b[k] = gb[k] * scale;
+      of_a0 -= gb[k] * conjugate(b[k]);
+      if (k > 0) {
+        to_a[k] = -ga[k] * scale;
+        of_a0 += ga[k] * conjugate(a[k]);
+      }
+    }
+    to_a[0] = of_a0 * scale;
+    for (int k = 0; k < order_; ++k) to_z[k] = v[k];
+  }
+
+  void add_up(std::int64_t row) const {
+    const State *b = totals_of(row), *a = b + order_ + 1, *z = a + order_ + 1;
+    const auto add = [&](const Rows<State>& gradient, const State* from, int length) {
+      if (!gradient) return;
+      State* to = gradient.row(f_.batch, row);
+      for (int k = 0; k < length; ++k) to[k * gradient.step] += from[k];
+    };
+    add(f_.gb, b, f_.b_length);
+    add(f_.ga, a, f_.a_length);
+    add(f_.gzi, z, order_);
+  }
+
+  // Rows [first, first + count): they share one gradient of the input, or none of them shares.
+  bool task(std::int64_t first, std::int64_t count) const {
+    const std::size_t shared = sharing_ > 1 ? static_cast<std::size_t>(f_.samples) : 0;
+    Scratch scratch(Scratch::bytes<State>(shared));
+    if (!scratch) return false;
+    State* const sums = sharing_ > 1 ? scratch.take<State>(shared) : nullptr;
+    if (sums != nullptr) {
+      for (std::int64_t t = 0; t < f_.samples; ++t) sums[t] = State(0);
+    }
+    for (std::int64_t done = 0; done < count;) {
+      bool success = true;
+      std::int64_t step = 1;
+      if constexpr (std::is_same_v<State, double>) {
+        if (algorithm_ == Algorithm::rows) {
+          step = count - done < lanes ? count - done : lanes;
+          success = group_rows(first + done, static_cast<int>(step), sums);
+        } else if (algorithm_ == Algorithm::segments) {
+          success = segments_row(first + done, sums);
+        } else if (algorithm_ == Algorithm::blocks) {
+          success = blocks_row(first + done, sums);
+        } else {
+          success = direct_row(first + done, sums);
+        }
+      } else {
+        success = direct_row(first + done, sums);
+      }
+      if (!success) return false;
+      done += step;
+    }
+    if (sums != nullptr) {
+      Sample* to = f_.gx.row(f_.batch, first);
+      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], sums[t]);
+    }
+    return true;
+  }
+
+  // Where row `row` puts its input's gradient.
+  InputGradient<Sample, State> input_gradient(std::int64_t row, State* sums) const {
+    if (!f_.gx) return {};
+    if (sums != nullptr) return {nullptr, 1, sums};
+    return {f_.gx.row(f_.batch, row), f_.gx.step, nullptr};
+  }
+  const Sample* gradient_row(std::int64_t row) const { return f_.gy ? f_.gy.row(f_.batch, row) : nullptr; }
+
+  bool direct_row(std::int64_t row, State* sums) const {
+    const std::size_t n = static_cast<std::size_t>(order_) + 1;
+    Scratch scratch(5 * Scratch::bytes<State>(n) + Scratch::bytes<State>(n + direct_window));
+    if (!scratch) return false;
+    State *b = scratch.take<State>(n), *a = scratch.take<State>(n), *v = scratch.take<State>(n);
+    State *gb = scratch.take<State>(n), *ga = scratch.take<State>(n), *window = scratch.take<State>(n + direct_window);
+    const State a0 = filters_.read_row(row, b, a);
+    read_history(row, v);
+    for (std::size_t k = 0; k < n; ++k) gb[k] = ga[k] = State(0);
+    direct_backward(gradient_row(row), f_.gy.step, f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row), f_.y.step, f_.samples,
+                    order_, b, a, v, correlate_ ? gb : nullptr, ga, input_gradient(row, sums), window);
+    finish(row, b, a, a0, gb, ga, v);
+    return true;
+  }
+
+  // Adds a reversed tile of input gradients to the sums, or stores it.
+  template <class T>
+  void put_tile(const T* tile, int count, int used, Sample* const (&gx)[lanes], double* sums) const {
+    if (!f_.gx) return;
+    if (sums == nullptr) return store_tile<true>(gx, used, f_.gx.step, tile, count);
+    for (int i = 0; i < count; ++i) {
+      double total = 0;
+      if (used == lanes) {
+        total = sum(load_doubles(tile + (count - 1 - i) * lanes) + load_doubles(tile + (count - 1 - i) * lanes + width));
+      } else {
+        for (int lane = 0; lane < used; ++lane) total += tile[(count - 1 - i) * lanes + lane];
+      }
+      sums[i] += total;
+    }
+  }
+
+  bool group_rows(std::int64_t first, int used, double* sums) const {
+    const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
+    const bool in_registers = order_ <= register_order;
+    const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
+    const std::size_t tile_size = static_cast<std::size_t>(length) * lanes, history = in_registers ? 0 : tile_size + state;
+    Scratch scratch(5 * Scratch::bytes<double>(state) + 5 * Scratch::bytes<double>(n) + 3 * Scratch::bytes<Tile<Sample>>(tile_size) +
+                    2 * Scratch::bytes<double>(history));
+    if (!scratch) return false;
+    double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *v = scratch.take<double>(state);
+    double *gb = scratch.take<double>(state), *ga = scratch.take<double>(state);
+    double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n), *one_v = scratch.take<double>(n);
+    double *one_gb = scratch.take<double>(n), *one_ga = scratch.take<double>(n);
+    auto *g_tile = scratch.take<Tile<Sample>>(tile_size), *x_tile = scratch.take<Tile<Sample>>(tile_size), *y_tile = scratch.take<Tile<Sample>>(tile_size);
+
+    const Sample *g[lanes], *x[lanes], *y[lanes];
+    Sample* gx[lanes];
+    double a0[lanes];
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are left out at the end
+      const std::int64_t row = first + (lane < used ? lane : used - 1);
+      g[lane] = gradient_row(row);
+      x[lane] = f_.x.row(f_.batch, row), y[lane] = f_.y.row(f_.batch, row);
+      gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
+      a0[lane] = filters_.read_row(row, one_b, one_a);
+      read_history(row, one_v);
+      for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
+      for (int k = 0; k < order_; ++k) v[k * lanes + lane] = one_v[k];
+    }
+    for (std::size_t i = 0; i < state; ++i) gb[i] = ga[i] = 0;
+
+    // Tiles from the end: [t, t + count) in reverse.
+    const auto for_tiles = [&](auto&& body) {
+      for (std::int64_t end = f_.samples; end > 0;) {
+        const int count = end < length ? static_cast<int>(end) : length;
+        const std::int64_t t = end - count;
+        const auto load_from = [&](Tile<Sample>* tile, const Sample* const(&rows)[lanes], std::int64_t step) {
+          const Sample* at[lanes];
+          for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
+          load_tile<true>(tile, at, step, count);
+        };
+        if (f_.gy) {
+          load_from(g_tile, g, f_.gy.step);
+        } else {
+          std::memset(static_cast<void*>(g_tile), 0, sizeof(*g_tile) * static_cast<std::size_t>(count) * lanes);
+        }
+        if (correlate_) {
+          load_from(x_tile, x, f_.x.step);
+          load_from(y_tile, y, f_.y.step);
+        }
+        body(count);
+        Sample* to[lanes];
+        for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
+        put_tile(g_tile, count, used, to, sums != nullptr ? sums + t : nullptr);
+        end = t;
+      }
+    };
+
+    if (in_registers) {
+      with_order(order_, [&](auto order) {
+        for_tiles([&](int count) {
+          if (correlate_) {
+            filter_tile_backward<order.value, true>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga);
+          } else {
+            filter_tile_backward<order.value, false>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga);
+          }
+        });
+      });
+    } else {
+      double* vs = scratch.take<double>(history) + state;  // preceded by the history, the newest last: row −1 − k is v_k
+      double* wide = scratch.take<double>(history);
+      for (int k = 0; k < order_; ++k) std::memcpy(vs - (k + 1) * lanes, v + k * lanes, sizeof(double) * lanes);
+      std::memset(vs - (order_ + 1) * lanes, 0, sizeof(double) * lanes);
+      const auto widen = [&](const Tile<Sample>* tile, double* to, int count) {
+        for (int i = 0; i < count * lanes; i += width) store_doubles(to + i, load_doubles(tile + i));
+      };
+      for_tiles([&](int count) {
+        widen(g_tile, vs, count);
+        all_pole_tile(vs, count, f_.a_length - 1, a);
+        if (correlate_) {
+          widen(x_tile, wide, count);
+          correlate_tile(wide, vs, count, order_, gb);
+          widen(y_tile, wide, count);
+          correlate_tile(wide, vs, count, order_, ga);
+        }
+        if (f_.gx) {
+          fir_tile(vs, wide, count, f_.b_length - 1, b);
+          for (int i = 0; i < count * lanes; i += width) store_doubles(g_tile + i, load_doubles(wide + i));
+        }
+        std::memmove(vs - order_ * lanes, vs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
+      });
+      for (int k = 0; k < order_; ++k) std::memcpy(v + k * lanes, vs - (k + 1) * lanes, sizeof(double) * lanes);
+    }
+
+    for (int lane = 0; lane < used; ++lane) {
+      for (int k = 0; k <= order_; ++k) {
+        one_b[k] = b[k * lanes + lane], one_a[k] = a[k * lanes + lane];
+        one_gb[k] = gb[k * lanes + lane], one_ga[k] = ga[k * lanes + lane];
+        if (k < order_) one_v[k] = v[k * lanes + lane];
+      }
+      finish(first + lane, one_b, one_a, a0[lane], one_gb, one_ga, one_v);
+    }
+    return true;
+  }
+
+  bool segments_row(std::int64_t row, double* sums) const {
+    bool tables_are_finite = true;
+    with_order(order_, [&](auto order) {
+      if constexpr (order.value > 0) tables_are_finite = segments<order.value>(row, sums);
+    });
+    return tables_are_finite || direct_row(row, sums);
+  }
+
+  template <int order>
+  bool segments(std::int64_t row, double* sums) const {
+    double b[order + 1], a[order + 1], v[order], step[order * order] = {}, input[order] = {1};
+    const double a0 = filters_.read_row(row, b, a);
+    for (int k = 0; k < order; ++k) {  // v_0 ← g − Σ a_{k+1} v_k, v_k ← v_{k−1}
+      step[k] = -a[k + 1];
+      if (k > 0) step[k * order + k - 1] = 1;
+    }
+    SegmentTables<order> tables;
+    if (!tables.build(step, input)) return false;
+    read_history(row, v);
+
+    constexpr int tile_size = segment_length * lanes, state = (order + 1) * lanes;
+    alignas(64) Tile<Sample> g_tile[tile_size], x_tile[tile_size], y_tile[tile_size];
+    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], power[order * order], lane_gb[state] = {}, lane_ga[state] = {};
+    for (int k = 0; k <= order; ++k) {
+      for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
+    }
+    const Sample *g = gradient_row(row), *x = f_.x.row(f_.batch, row), *y = f_.y.row(f_.batch, row);
+    const InputGradient<Sample, double> gx = input_gradient(row, sums);
+    std::int64_t left = f_.samples;
+    int known = 0;
+    while (left >= lanes * 8) {
+      const int count = left >= lanes * segment_length ? segment_length : static_cast<int>(left / lanes);
+      if (count != known) tables.power(known = count, power);
+      const auto load_from = [&](Tile<Sample>* tile, const Sample* signal, std::int64_t signal_step) {
+        const Sample* rows[lanes];  // lane 0 is the last segment in time
+        for (int lane = 0; lane < lanes; ++lane) rows[lane] = signal + (left - (lane + 1) * count) * signal_step;
+        load_tile<true>(tile, rows, signal_step, count);
+      };
+      if (g != nullptr) {
+        load_from(g_tile, g, f_.gy.step);
+      } else {
+        std::memset(static_cast<void*>(g_tile), 0, sizeof(g_tile));
+      }
+      scan_segments(g_tile, count, tables, power, v, entry);
+      if (correlate_) {
+        load_from(x_tile, x, f_.x.step);
+        load_from(y_tile, y, f_.y.step);
+        filter_tile_backward<order, true>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga);
+      } else {
+        filter_tile_backward<order, false>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga);
+      }
+      if (sums != nullptr) {
+        for (int lane = 0; lane < lanes; ++lane) {
+          double* to = sums + left - (lane + 1) * count;
+          for (int i = 0; i < count; ++i) to[i] += g_tile[(count - 1 - i) * lanes + lane];
+        }
+      } else if (gx) {
+        Sample* rows[lanes];
+        for (int lane = 0; lane < lanes; ++lane) rows[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
+        store_tile<true>(rows, lanes, gx.step, g_tile, count);
+      }
+      left -= count * lanes;
+    }
+    double gb[order + 1], ga[order + 1], window[order + direct_window];
+    for (int k = 0; k <= order; ++k) {
+      gb[k] = sum(load_doubles(lane_gb + k * lanes) + load_doubles(lane_gb + k * lanes + width));
+      ga[k] = sum(load_doubles(lane_ga + k * lanes) + load_doubles(lane_ga + k * lanes + width));
+    }
+    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order, b, a, v, correlate_ ? gb : nullptr, ga, gx, window);
+    finish(row, b, a, a0, gb, ga, v);
+    return true;
+  }
+
+  // Chunks from the end, in reverse: v by blocks of its recurrence, then gx and the correlations from v.
+  bool blocks_row(std::int64_t row, double* sums) const {
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
+    const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
+    Scratch scratch(5 * Scratch::bytes<double>(n) + Scratch::bytes<double>(n + direct_window) + 3 * Scratch::bytes<double>(buffer) +
+                    Scratch::bytes<double>(block_table_size(0, a_order)) + Scratch::bytes<double>(block_table_size(b_order, 0)));
+    if (!scratch) return false;
+    double *b = scratch.take<double>(n), *a = scratch.take<double>(n), *v = scratch.take<double>(n);
+    double *gb = scratch.take<double>(n), *ga = scratch.take<double>(n), *window = scratch.take<double>(n + direct_window);
+    double *vs = scratch.take<double>(buffer) + start, *in = scratch.take<double>(buffer), *out = scratch.take<double>(buffer);
+    double *poles = scratch.take<double>(block_table_size(0, a_order)), *zeros = scratch.take<double>(block_table_size(b_order, 0));
+    const double a0 = filters_.read_row(row, b, a);
+    read_history(row, v);
+    double h[block];
+    const double one = 1;
+    build_block_tables(&one, 0, a, a_order, poles, h);
+    build_block_tables(b, b_order, &one, 0, zeros, h);
+    for (std::size_t k = 0; k < n; ++k) gb[k] = ga[k] = 0;
+    std::memset(vs - start, 0, sizeof(double) * start);
+    for (int k = 0; k < order_; ++k) vs[-1 - k] = v[k];
+
+    const Sample *g = gradient_row(row), *x = f_.x.row(f_.batch, row), *y = f_.y.row(f_.batch, row);
+    const InputGradient<Sample, double> gx = input_gradient(row, sums);
+    std::int64_t left = f_.samples;
+    while (left >= block) {
+      const int count = left >= chunk ? chunk : static_cast<int>(left / block * block);
+      const auto read_from = [&](const Sample* signal, std::int64_t step) {
+        for (int i = 0; i < count; ++i) in[i] = read(signal[(left - 1 - i) * step]);
+      };
+      if (g != nullptr) {
+        read_from(g, f_.gy.step);
+      } else {
+        std::memset(in, 0, sizeof(double) * count);
+      }
+      filter_blocks(in, vs, count, 0, a_order, poles, nullptr);
+      if (gx) filter_blocks(vs, out, count, b_order, 0, zeros, nullptr);
+      if (!finite(vs, count) || (gx && !finite(out, count))) break;  // the direct form takes over
+      if (gx) {
+        for (int i = 0; i < count; ++i) gx.put(left - 1 - i, out[i]);
+      }
+      if (correlate_) {
+        read_from(x, f_.x.step);
+        correlate(in, vs, count, order_, gb);
+        read_from(y, f_.y.step);
+        correlate(in, vs, count, order_, ga);
+      }
+      std::memmove(vs - order_, vs + count - order_, sizeof(double) * order_);
+      left -= count;
+    }
+    for (int k = 0; k < order_; ++k) v[k] = vs[-1 - k];
+    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order_, b, a, v, correlate_ ? gb : nullptr, ga, gx, window);
+    finish(row, b, a, a0, gb, ga, v);
+    return true;
+  }
+
+  LFilterBackward<Sample, State> f_;
+  Filters<State> filters_;
+  int order_;
+  bool correlate_;
+  Algorithm algorithm_ = Algorithm::direct;
+  std::int64_t sharing_ = 1;  // rows with one input's gradient
+  State* totals_ = nullptr;
+};
+
+// ---- entry points ----------------------------------------------------------------------------------------------------
+
+int order_of(int b_length, int a_length) { return (b_length > a_length ? b_length : a_length) - 1; }
+
+template <class T>
+Rows<Complex> as_complex(const Rows<T>& rows) {
+  Rows<Complex> result;
+  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));  // std::complex<double> has this layout by its definition
+  return result;
+}
+template <class T>
+Rows<const Complex> as_complex(const Rows<const T>& rows) {
+  Rows<const Complex> result;
+  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
+  return result;
+}
+
+template <class Sample>
+Status forward(const LFilter<Sample>& f, Algorithm algorithm, const ParallelFor& parallel_for) {
+  return Forward<Sample, double>(f, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+}
+template <class Sample>
+Status backward(const LFilterBackward<Sample>& f, Algorithm algorithm, const ParallelFor& parallel_for) {
+  return Backward<Sample, double>(f, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+}
+
+}  // namespace
+
+Status lfilter(const LFilter<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
+Status lfilter(const LFilter<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
+Status lfilter(const LFilter<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
+Status lfilter(const LFilter<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
+Status lfilter(const LFilter<std::complex<double>, std::complex<double>>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  LFilter<Complex, Complex> g{f.batch, f.samples, f.b_length, f.a_length, as_complex(f.x), as_complex(f.b), as_complex(f.a), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
+  return Forward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+}
+
+Status lfilter_backward(const LFilterBackward<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
+Status lfilter_backward(const LFilterBackward<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
+Status lfilter_backward(const LFilterBackward<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
+Status lfilter_backward(const LFilterBackward<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
+Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  LFilterBackward<Complex, Complex> g{f.batch, f.samples, f.b_length, f.a_length, as_complex(f.gy), as_complex(f.gzf), as_complex(f.x), as_complex(f.y), as_complex(f.b), as_complex(f.a), as_complex(f.gx), as_complex(f.gb), as_complex(f.ga), as_complex(f.gzi)};
+  return Backward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+}
+
+}  // namespace torch_iir::TORCH_IIR_ISA

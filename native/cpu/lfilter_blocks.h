@@ -1,0 +1,119 @@
+// One row of any order, a block of outputs at once.
+//
+// The outputs of a block of B samples at t are  Σ_m X_m x[t − b_order + m] + Σ_j Y_j y[t − j], with column vectors of length B:
+// Y_j is the block's response to the past output y[t − j], X_m that to one input, of the block or before it. That is
+// (b_order + a_order + B) / B vector multiply-adds a sample, on broadcast scalars: no shuffles, and a chain of one block.
+// The columns of X have zeros above the diagonal, where NaN · 0 would reach samples before it: the caller looks at
+// what came out and redoes a non-finite chunk by the direct form.
+#pragma once
+
+#include "simd.h"
+
+namespace torch_iir::TORCH_IIR_ISA {
+namespace {
+
+inline constexpr int block = 8;
+inline constexpr int block_vectors = block / width;
+inline constexpr int blocks_at_once = 4;  // share each load of X; their outputs follow one another
+
+constexpr int block_table_size(int b_order, int a_order) { return (b_order + block + a_order) * block; }
+
+// X (b_order + block columns) and then Y (a_order columns, the oldest output's first). `h` receives the impulse response of 1/A.
+void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables, double (&h)[block]) {
+  for (int n = 0; n < block; ++n) {
+    h[n] = n == 0;
+    for (int k = 1; k <= n && k <= a_order; ++k) h[n] -= a[k] * h[n - k];
+  }
+  for (int m = 0; m < b_order + block; ++m) {  // input i = m − b_order drives u[q] = b[q − i], which h carries to n ≥ q
+    const int i = m - b_order;
+    for (int n = 0; n < block; ++n) {
+      double total = 0;
+      for (int q = i > 0 ? i : 0; q <= n && q - i <= b_order; ++q) total += h[n - q] * b[q - i];
+      tables[m * block + n] = total;
+    }
+  }
+  double* past = tables + (b_order + block) * block;
+  for (int j = a_order; j >= 1; --j, past += block) {
+    for (int n = 0; n < block; ++n) {
+      double total = 0;
+      for (int q = 0; q <= n && q + j <= a_order; ++q) total -= h[n - q] * a[q + j];
+      past[n] = total;
+    }
+  }
+}
+
+// y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history, y by a_order. `extra`, if not null,
+// is added to the outputs (the response to the initial state).
+void filter_blocks(const double* x, double* y, int count, int b_order, int a_order, const double* tables, const double* extra) {
+  const double* past = tables + (b_order + block) * block;
+  for (int t = 0; t < count; t += blocks_at_once * block) {
+    const int here = count - t < blocks_at_once * block ? (count - t) / block : blocks_at_once;
+    Doubles drive[blocks_at_once][block_vectors] = {};
+    const double* in = x + t - b_order;
+    if (here == blocks_at_once) {
+      for (int m = 0; m < b_order + block; ++m) {
+#pragma GCC unroll 4
+        for (int v = 0; v < block_vectors; ++v) {
+          const Doubles column = load_doubles(tables + m * block + v * width);
+#pragma GCC unroll 4
+          for (int q = 0; q < blocks_at_once; ++q) drive[q][v] += column * in[m + q * block];
+        }
+      }
+    } else {
+      for (int q = 0; q < here; ++q) {
+        for (int m = 0; m < b_order + block; ++m) {
+          for (int v = 0; v < block_vectors; ++v) drive[q][v] += load_doubles(tables + m * block + v * width) * in[m + q * block];
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < blocks_at_once; ++q) {
+      if (q >= here) break;
+      double* out = y + t + q * block;
+      const double* from = out - a_order;
+      Doubles sums[4][block_vectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < block_vectors; ++v) {
+        sums[0][v] = drive[q][v];
+        if (extra != nullptr) sums[0][v] += load_doubles(extra + t + q * block + v * width);
+        sums[1][v] = sums[2][v] = sums[3][v] = Doubles{};
+      }
+      int j = 0;
+      for (; j + 4 <= a_order; j += 4) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 4
+          for (int v = 0; v < block_vectors; ++v) sums[i][v] += load_doubles(past + (j + i) * block + v * width) * from[j + i];
+        }
+      }
+      for (; j < a_order; ++j) {
+        for (int v = 0; v < block_vectors; ++v) sums[0][v] += load_doubles(past + j * block + v * width) * from[j];
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < block_vectors; ++v) store_doubles(out + v * width, (sums[0][v] + sums[1][v]) + (sums[2][v] + sums[3][v]));
+    }
+  }
+}
+
+// sums[k] += Σ_{t < count} x[t] v[t − k], k ≤ order, for count a multiple of `block`.
+void correlate(const double* x, const double* v, int count, int order, double* sums) {
+  constexpr int taps = 8;
+  int k = 0;
+  for (; k + taps <= order + 1; k += taps) {
+    Doubles total[taps] = {};
+    for (int t = 0; t < count; t += width) {
+      const Doubles in = load_doubles(x + t);
+#pragma GCC unroll 8
+      for (int i = 0; i < taps; ++i) total[i] += in * load_doubles(v + t - k - i);
+    }
+    for (int i = 0; i < taps; ++i) sums[k + i] += sum(total[i]);
+  }
+  for (; k <= order; ++k) {
+    Doubles total{};
+    for (int t = 0; t < count; t += width) total += load_doubles(x + t) * load_doubles(v + t - k);
+    sums[k] += sum(total);
+  }
+}
+
+}  // namespace
+}  // namespace torch_iir::TORCH_IIR_ISA

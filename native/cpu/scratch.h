@@ -1,0 +1,39 @@
+// Working memory of a kernel call: one aligned allocation, handed out piece by piece.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+
+namespace torch_iir::TORCH_IIR_ISA {
+namespace {
+
+class Scratch {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  explicit Scratch(std::size_t bytes) : base_(static_cast<char*>(std::aligned_alloc(alignment, rounded(bytes + alignment)))), next_(base_) {}
+  ~Scratch() { std::free(base_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  explicit operator bool() const { return base_ != nullptr; }
+
+  // Room for `count` values, uninitialised. What is taken in all must have been announced to the constructor by `bytes`.
+  template <class T>
+  T* take(std::size_t count) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += bytes<T>(count);
+    return piece;
+  }
+  template <class T>
+  static constexpr std::size_t bytes(std::size_t count) {
+    return rounded(count * sizeof(T));
+  }
+
+ private:
+  static constexpr std::size_t rounded(std::size_t n) { return (n + alignment - 1) / alignment * alignment; }
+  char *base_, *next_;
+};
+
+}  // namespace
+}  // namespace torch_iir::TORCH_IIR_ISA
