@@ -1,0 +1,31 @@
+# Compiles kernel sources once for each instruction set, as -DTORCH_IIR_ISA=name, into one library that chooses when it
+# loads. The names and their order are those of native/cpu/isa.h.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(isas baseline avx2 avx512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(isas neon)
+else()
+  set(isas baseline)
+endif()
+set(flags_avx2 -march=x86-64-v3)
+# GCC and clang prefer 256 bits by themselves. GCC 12 warns of its own intrinsics (its bug 105593).
+set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
+
+# -ffp-contract=fast   a·b + c is one rounding wherever the machine has it: faster, and more accurate
+# -fno-math-errno      nobody reads errno after sqrt
+# -fno-trapping-math   nobody reads the floating-point exception flags, so both sides of a choice may be computed
+# -Wno-psabi           vectors wider than the baseline's are passed between our own functions only
+# Not -ffast-math or -ffinite-math-only: a NaN in the input has to come out again.
+set(flags_kernels -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi)
+
+function(torch_iir_add_kernels target)
+  foreach(isa IN LISTS isas)
+    add_library(torch_iir_${isa} OBJECT ${ARGN})
+    torch_iir_target(torch_iir_${isa})
+    target_compile_definitions(torch_iir_${isa} PRIVATE TORCH_IIR_ISA=${isa})
+    target_compile_options(torch_iir_${isa} PRIVATE ${flags_kernels} ${flags_${isa}})
+    target_include_directories(torch_iir_${isa} PRIVATE ${PROJECT_SOURCE_DIR}/native/include)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:torch_iir_${isa}>)
+  endforeach()
+endfunction()

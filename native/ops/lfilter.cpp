@@ -1,0 +1,270 @@
+// torch_iir::lfilter and lfilter_backward on the CPU: from tensors to the kernels' parameters.
+#include "lfilter.h"
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "tensor.h"
+
+namespace torch_iir::ops {
+namespace {
+
+using Complex = std::complex<double>;
+
+// Complex samples through real coefficients: their real and imaginary parts are two rows of the real kernel.
+template <class T>
+struct Pairs {};
+
+// How a kernel for Sample sees the operands: samples in their own dtype and states in double; the same in pairs; or
+// everything in complex128, where a coefficient is complex.
+template <class Sample>
+struct Types {
+  using State = double;                 // of coefficients
+  using Held = double;                  // of states and their gradients
+  using Kernel = LFilter<Sample>;
+  using KernelBackward = LFilterBackward<Sample>;
+  using In = View<Sample>;
+  using Out = Fresh<Sample>;
+  static constexpr bool pairs = false;
+};
+template <class Sample>
+struct Types<Pairs<Sample>> {
+  using State = double;
+  using Held = Complex;
+  using Kernel = LFilter<Sample>;
+  using KernelBackward = LFilterBackward<Sample>;
+  using In = View<std::complex<Sample>>;
+  using Out = Fresh<std::complex<Sample>>;
+  static constexpr bool pairs = true;
+};
+template <>
+struct Types<Complex> {
+  using State = Complex;
+  using Held = Complex;
+  using Kernel = LFilter<Complex, Complex>;
+  using KernelBackward = LFilterBackward<Complex, Complex>;
+  using In = As<Complex>;
+  using Out = Into<Complex>;
+  static constexpr bool pairs = false;
+};
+
+struct Arguments {
+  Tensor x, b, a, zi;
+  std::int64_t samples = 0, order = 0;
+  DType result = DType::float32, state = DType::float32;  // dtypes of y and zf
+  bool pairs = false;
+
+  Arguments(Handle x_, Handle b_, Handle a_, Handle zi_)
+      : x(argument("x", std::move(x_))),
+        b(argument("b", std::move(b_))),
+        a(argument("a", std::move(a_))),
+        zi(argument("zi", std::move(zi_))) {
+    STD_TORCH_CHECK(b.length() > 0, "b must have at least one coefficient, got ", describe({&b}));
+    STD_TORCH_CHECK(a.length() > 0, "a must have at least one coefficient, got ", describe({&a}));
+    samples = x.length();
+    order = std::max(b.length(), a.length()) - 1;
+    STD_TORCH_CHECK(!zi || zi.length() == order, "the last dimension of zi must be max(len b, len a) - 1 = ", order,
+                    ", got ", describe({&zi, &b, &a}));
+    const bool complex_coefficients = is_complex(b.dtype) || is_complex(a.dtype);
+    const bool any_complex = complex_coefficients || is_complex(x.dtype) || (zi && is_complex(zi.dtype));
+    const bool wide = is_wide(x.dtype), wide_state = wide || (zi && is_wide(zi.dtype));
+    result = any_complex ? complex_of(wide) : x.dtype;
+    state = any_complex ? complex_of(wide_state) : wide_state ? DType::float64 : DType::float32;
+    pairs = is_complex(x.dtype) && !complex_coefficients;
+  }
+
+  // Calls f.operator()<T>() with what Types describes.
+  template <class F>
+  auto visit(F&& f) const {
+    if (pairs) return is_wide(x.dtype) ? f.template operator()<Pairs<double>>() : f.template operator()<Pairs<float>>();
+    if (is_complex(result)) return f.template operator()<Complex>();
+    switch (x.dtype) {
+      case DType::float16: return f.template operator()<Half>();
+      case DType::bfloat16: return f.template operator()<BFloat16>();
+      case DType::float64: return f.template operator()<double>();
+      default: return f.template operator()<float>();
+    }
+  }
+};
+
+template <class T>
+Rows<T> rows(T* data, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
+  Rows<T> result{data, step};
+  std::copy_n(stride, batch.dims, result.stride);
+  return result;
+}
+
+template <bool as_pairs, class T>
+auto rows_of(T* data, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
+  if constexpr (as_pairs) {
+    using Number = std::remove_const_t<T>;
+    using Real = std::conditional_t<std::is_const_v<T>, const typename Number::value_type, typename Number::value_type>;
+    Rows<Real> result{reinterpret_cast<Real*>(data), 2 * step};
+    for (int d = 0; d < batch.dims; ++d) result.stride[d] = 2 * stride[d];
+    result.stride[batch.dims] = 1;
+    return result;
+  } else {
+    return rows(data, step, stride, batch);
+  }
+}
+
+// The pair as one more dimension of the batch, the innermost, in which coefficients have stride 0.
+Batch with_pairs(Batch batch, bool pairs) {
+  if (!pairs) return batch;
+  STD_TORCH_CHECK(batch.dims < max_batch_dims, "too many dimensions that cannot be merged: at most ", max_batch_dims - 1,
+                  " for complex x, got ", batch.dims);
+  batch.size[batch.dims++] = 2;
+  return batch;
+}
+
+using Strides = std::int64_t[max_batch_dims];
+
+template <class T>
+std::tuple<Returned, Returned> forward(const Arguments& args) {
+  using Type = Types<T>;
+  const typename Type::In x(args.x);
+  const As<typename Type::State> b(args.b), a(args.a);
+  const As<typename Type::Held> zi(args.zi);
+
+  Strides x_stride, b_stride, a_stride, zi_stride, y_stride, zf_stride;
+  const Operand operands[] = {x.operand(x_stride), b.operand(b_stride), a.operand(a_stride), zi.operand(zi_stride)};
+  Shape shape;
+  Batch batch;
+  check(broadcast({operands, args.zi ? 4u : 3u}, shape, batch), {&args.x, &args.b, &args.a, &args.zi});
+
+  shape.size[shape.dims] = args.samples;
+  Handle y = empty(shape.dims + 1, shape.size, args.result);
+  typename Type::Out y_out(y, args.result, shape.dims + 1, shape.size);
+  row_major(batch, args.samples, y_stride);
+  shape.size[shape.dims] = args.order;
+  Handle zf = empty(shape.dims + 1, shape.size, args.state);
+  Into<typename Type::Held> zf_out(zf, args.state, shape.dims + 1, shape.size);
+  row_major(batch, args.order, zf_stride);
+
+  if (batch.rows() > 0) {
+    typename Type::Kernel kernel;
+    kernel.batch = with_pairs(batch, Type::pairs);
+    kernel.samples = args.samples;
+    kernel.b_length = static_cast<int>(args.b.length());
+    kernel.a_length = static_cast<int>(args.a.length());
+    kernel.x = rows_of<Type::pairs>(x.data, x.step(), x_stride, batch);
+    kernel.b = rows(b.data, b.step(), b_stride, batch);
+    kernel.a = rows(a.data, a.step(), a_stride, batch);
+    if (args.zi) kernel.zi = rows_of<Type::pairs>(zi.data, zi.step(), zi_stride, batch);
+    kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
+    kernel.zf = rows_of<Type::pairs>(zf_out.data, 1, zf_stride, batch);
+    check(torch_iir::lfilter(kernel, algorithm(), parallel_for()), algorithm());
+    y_out.store();
+    zf_out.store();
+  }
+  return {Returned{y.release()}, Returned{zf.release()}};
+}
+
+struct Gradients {
+  Tensor gy, gzf, y;
+  bool wanted[4];  // gx, gb, ga, gzi
+};
+
+void check_shape(const Tensor& tensor, const Shape& shape, std::int64_t length, const char* of) {
+  STD_TORCH_CHECK(!tensor || (tensor.dims == shape.dims + 1 && std::equal(shape.size, shape.size + shape.dims, tensor.size) &&
+                              tensor.length() == length),
+                  tensor.name, " must have the shape of ", of, ", got ", describe({&tensor}));
+}
+
+template <class T>
+std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& args, const Gradients& given) {
+  using Type = Types<T>;
+  const typename Type::In x(args.x), y(given.y), gy(given.gy);
+  const As<typename Type::State> b(args.b), a(args.a);
+  const As<typename Type::Held> gzf(given.gzf);
+
+  const auto output = [&](int index, const Tensor& like, DType otherwise) {
+    const bool wanted = given.wanted[index] && like;
+    return wanted ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
+  };
+  Handle gx = output(0, args.x, args.result), gb = output(1, args.b, args.result), ga = output(2, args.a, args.result),
+         gzi = output(3, args.zi, args.state);
+  const Handle none;
+  const bool wants_gzi = given.wanted[3] && args.zi;
+  typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
+  Into<typename Type::State> gb_out(given.wanted[1] ? gb : none, args.b.dtype, args.b.dims, args.b.size);
+  Into<typename Type::State> ga_out(given.wanted[2] ? ga : none, args.a.dtype, args.a.dims, args.a.size);
+  Into<typename Type::Held> gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
+
+  Strides x_stride, y_stride, b_stride, a_stride, gy_stride, gzf_stride, gx_stride, gb_stride, ga_stride, gzi_stride;
+  Operand operands[10] = {x.operand(x_stride), b.operand(b_stride), a.operand(a_stride), y.operand(y_stride)};
+  std::size_t count = 4;
+  const auto add = [&](bool wanted, const auto& operand, std::int64_t* stride) {
+    if (wanted) operands[count++] = operand.operand(stride);
+  };
+  add(bool(given.gy), gy, gy_stride);
+  add(bool(given.gzf), gzf, gzf_stride);
+  add(given.wanted[0], gx_out, gx_stride);
+  add(given.wanted[1], gb_out, gb_stride);
+  add(given.wanted[2], ga_out, ga_stride);
+  add(wants_gzi, gzi_out, gzi_stride);
+  Shape shape;
+  Batch batch;
+  check(broadcast({operands, count}, shape, batch), {&args.x, &args.b, &args.a, &args.zi, &given.y, &given.gy, &given.gzf});
+  check_shape(given.y, shape, args.samples, "the output of lfilter");
+  check_shape(given.gy, shape, args.samples, "y");
+  check_shape(given.gzf, shape, args.order, "zf");
+
+  if (batch.rows() > 0) {
+    typename Type::KernelBackward kernel;
+    kernel.batch = with_pairs(batch, Type::pairs);
+    kernel.samples = args.samples;
+    kernel.b_length = static_cast<int>(args.b.length());
+    kernel.a_length = static_cast<int>(args.a.length());
+    if (given.gy) kernel.gy = rows_of<Type::pairs>(gy.data, gy.step(), gy_stride, batch);
+    if (given.gzf) kernel.gzf = rows_of<Type::pairs>(gzf.data, gzf.step(), gzf_stride, batch);
+    kernel.x = rows_of<Type::pairs>(x.data, x.step(), x_stride, batch);
+    kernel.y = rows_of<Type::pairs>(y.data, y.step(), y_stride, batch);
+    kernel.b = rows(b.data, b.step(), b_stride, batch);
+    kernel.a = rows(a.data, a.step(), a_stride, batch);
+    if (given.wanted[0]) kernel.gx = rows_of<Type::pairs>(gx_out.data, 1, gx_stride, batch);
+    if (given.wanted[1]) kernel.gb = rows(gb_out.data, 1, gb_stride, batch);
+    if (given.wanted[2]) kernel.ga = rows(ga_out.data, 1, ga_stride, batch);
+    if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
+    check(torch_iir::lfilter_backward(kernel, algorithm(), parallel_for()), algorithm());
+  } else {
+    // Sums over no rows.
+    const auto zero = [](const auto& out, const Tensor& like, bool wanted) {
+      if (wanted) std::fill_n(out.data, ops::count(like.dims, like.size), typename std::decay_t<decltype(*out.data)>{});
+    };
+    zero(gx_out, args.x, given.wanted[0]);
+    zero(gb_out, args.b, given.wanted[1]);
+    zero(ga_out, args.a, given.wanted[2]);
+    zero(gzi_out, args.zi, wants_gzi);
+  }
+  gx_out.store();
+  gb_out.store();
+  ga_out.store();
+  gzi_out.store();
+  return {Returned{gx.release()}, Returned{gb.release()}, Returned{ga.release()}, Returned{gzi.release()}};
+}
+
+}  // namespace
+
+std::tuple<Returned, Returned> lfilter(AtenTensorHandle x, AtenTensorHandle b, AtenTensorHandle a,
+                                       std::optional<AtenTensorHandle> zi) {
+  const Arguments args(Handle{x}, Handle{b}, Handle{a}, Handle{zi.value_or(nullptr)});
+  return args.visit([&]<class T>() { return forward<T>(args); });
+}
+
+std::tuple<Returned, Returned, Returned, Returned> lfilter_backward(
+    std::optional<AtenTensorHandle> gy_, std::optional<AtenTensorHandle> gzf_, AtenTensorHandle x_, AtenTensorHandle b_,
+    AtenTensorHandle a_, std::optional<AtenTensorHandle> zi_, AtenTensorHandle y_, std::int64_t output_mask) {
+  Handle gy(gy_.value_or(nullptr)), gzf(gzf_.value_or(nullptr)), x(x_), b(b_), a(a_), zi(zi_.value_or(nullptr)), y(y_);
+  const Arguments args(std::move(x), std::move(b), std::move(a), std::move(zi));
+  const Gradients given{argument("gy", std::move(gy)),
+                        argument("gzf", std::move(gzf)),
+                        argument("y", std::move(y)),
+                        {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0}};
+  STD_TORCH_CHECK(given.y.dtype == args.result, "y must have the dtype that lfilter returned");
+  STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.result, "gy must have the dtype of y");
+  return args.visit([&]<class T>() { return backward<T>(args, given); });
+}
+
+}  // namespace torch_iir::ops

@@ -1,0 +1,23 @@
+// Every operator: its schema and its CPU implementation. The CUDA ones are registered in native/cuda/registration.cpp,
+// what concerns Python (fake, autograd, vmap) in torch_iir/ops.
+#include <torch/csrc/stable/library.h>
+
+#include "lfilter.h"
+#include "tensor.h"
+
+STABLE_TORCH_LIBRARY(torch_iir, library) {
+  library.def("lfilter(Tensor x, Tensor b, Tensor a, Tensor? zi=None) -> (Tensor y, Tensor zf)");
+  library.def(
+      "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
+      " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzi)");
+  library.def("_force_algorithm(int algorithm) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
+  library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
+  library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {
+  library.impl("_force_algorithm", TORCH_BOX(&torch_iir::ops::force_algorithm));
+}

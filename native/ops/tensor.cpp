@@ -1,0 +1,271 @@
+#include "tensor.h"
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <sstream>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace torch_iir::ops {
+namespace {
+
+// In the order of DType.
+const std::int32_t dtype_codes[] = {aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16(),
+                                    aoti_torch_dtype_float32(), aoti_torch_dtype_float64(),
+                                    aoti_torch_dtype_complex64(), aoti_torch_dtype_complex128()};
+constexpr std::int64_t dtype_sizes[] = {2, 2, 4, 8, 8, 16};
+const std::int32_t cpu = aoti_torch_device_type_cpu();
+
+// Calls f with a null pointer to the C++ type of dtype.
+template <class F>
+void visit(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::float16: return f(static_cast<torch::headeronly::Half*>(nullptr));
+    case DType::bfloat16: return f(static_cast<torch::headeronly::BFloat16*>(nullptr));
+    case DType::float32: return f(static_cast<float*>(nullptr));
+    case DType::float64: return f(static_cast<double*>(nullptr));
+    case DType::complex64: return f(static_cast<std::complex<float>*>(nullptr));
+    case DType::complex128: return f(static_cast<std::complex<double>*>(nullptr));
+  }
+}
+
+template <class T>
+constexpr bool is_complex_type = false;
+template <class T>
+constexpr bool is_complex_type<std::complex<T>> = true;
+
+template <class To, class From>
+To convert(From value) {
+  if constexpr (is_complex_type<From> && is_complex_type<To>) {
+    return To(value);
+  } else if constexpr (is_complex_type<From>) {
+    return convert<To>(value.real());
+  } else if constexpr (is_complex_type<To>) {
+    return To(static_cast<typename To::value_type>(value));
+  } else if constexpr (sizeof(To) == 2 || sizeof(From) == 2) {
+    return static_cast<To>(static_cast<float>(value));
+  } else {
+    return static_cast<To>(value);
+  }
+}
+
+template <class State>
+constexpr DType dtype_of = std::is_same_v<State, double> ? DType::float64 : DType::complex128;
+
+// Asks for huge pages where whole ones fit: the kernel then faults once per 2 MiB of a fresh output, not per 4 KiB.
+void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t bytes) {
+#if defined(__linux__)
+  constexpr std::int64_t large = 4 << 20, page = 2 << 20;
+  if (bytes < large) return;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) & ~static_cast<std::uintptr_t>(page - 1);
+  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) & ~static_cast<std::uintptr_t>(page - 1);
+  if (begin < end) static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+#endif
+}
+
+std::atomic<int> forced{static_cast<int>(Algorithm::automatic)};
+
+constexpr const char* algorithm_names[] = {"automatic", "direct", "rows", "segments", "blocks"};
+
+}  // namespace
+
+Tensor argument(const char* name, Handle owned) {
+  AtenTensorOpaque* const handle = owned.get();
+  Tensor tensor{name, std::move(owned)};
+  if (handle == nullptr) return tensor;
+  std::int64_t dims, *size, *stride;
+  std::int32_t dtype, device;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(handle, &device));
+  STD_TORCH_CHECK(device == cpu, name, " must be on the CPU, as the other arguments are");
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
+  const auto* code = std::find(std::begin(dtype_codes), std::end(dtype_codes), dtype);
+  STD_TORCH_CHECK(code != std::end(dtype_codes), name, " must have a floating or complex dtype (not complex32)");
+  tensor.dtype = static_cast<DType>(code - dtype_codes);
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle, &dims));
+  STD_TORCH_CHECK(1 <= dims && dims <= max_dims, name, " must have 1 to ", max_dims, " dimensions, got ", dims);
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &size));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &stride));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &tensor.data));
+  tensor.dims = static_cast<int>(dims);
+  tensor.size = size;
+  tensor.stride = stride;
+  return tensor;
+}
+
+Handle empty(int dims, const std::int64_t* size, DType dtype) {
+  std::int64_t stride[max_dims + 1];
+  contiguous_strides(dims, size, stride);
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dims, size, stride, dtype_codes[static_cast<int>(dtype)], cpu, 0, &handle));
+  Handle result(handle);
+  const std::int64_t bytes = count(dims, size) * dtype_sizes[static_cast<int>(dtype)];
+  advise_huge_pages(data(result), bytes);
+  return result;
+}
+
+Handle empty_for_nothing(DType dtype) {
+  const std::int64_t size[] = {0};
+  return empty(1, size, dtype);
+}
+
+void* data(const Handle& handle) {
+  void* pointer;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle.get(), &pointer));
+  return pointer;
+}
+
+std::string describe(std::initializer_list<const Tensor*> tensors) {
+  std::ostringstream text;
+  const char* separator = "";
+  for (const Tensor* tensor : tensors) {
+    text << separator << tensor->name << ' ';
+    separator = ", ";
+    if (!*tensor) {
+      text << "None";
+      continue;
+    }
+    text << '[';
+    for (int d = 0; d < tensor->dims; ++d) text << (d ? ", " : "") << tensor->size[d];
+    text << ']';
+  }
+  return text.str();
+}
+
+void contiguous_strides(int dims, const std::int64_t* size, std::int64_t* stride) {
+  std::int64_t elements = 1;
+  for (int d = dims - 1; d >= 0; --d) {
+    stride[d] = elements;
+    elements *= std::max<std::int64_t>(size[d], 1);
+  }
+}
+
+std::int64_t count(int dims, const std::int64_t* size) {
+  std::int64_t elements = 1;
+  for (int d = 0; d < dims; ++d) elements *= size[d];
+  return elements;
+}
+
+template <class State>
+As<State>::As(const Tensor& tensor) : dims_(tensor.dims), size_(tensor.size) {
+  if (!tensor) return;
+  if (tensor.dtype == dtype_of<State>) {
+    data = static_cast<const State*>(tensor.data);
+    std::copy_n(tensor.stride, dims_, stride);
+    return;
+  }
+  std::int64_t distinct = 1;
+  for (int d = dims_ - 1; d >= 0; --d) {
+    if (tensor.stride[d] == 0 || size_[d] == 1) continue;  // stride stays 0
+    stride[d] = distinct;
+    distinct *= size_[d];
+  }
+  State* copy = reinterpret_cast<State*>(stack_);
+  if (distinct > on_stack) {
+    heap_.reset(new State[distinct]);
+    copy = heap_.get();
+  }
+  data = copy;
+  visit(tensor.dtype, [&]<class From>(From*) {
+    // Runs over the dimensions that were kept, the last of them in the inner loop.
+    const auto* from = static_cast<const From*>(tensor.data);
+    std::int64_t index[max_dims] = {};
+    int inner = dims_ - 1;
+    while (inner > 0 && stride[inner] == 0) --inner;
+    const std::int64_t length = stride[inner] == 0 ? 1 : size_[inner];
+    const std::int64_t step = tensor.stride[inner];
+    for (std::int64_t done = 0; done < distinct; done += length) {
+      for (std::int64_t i = 0; i < length; ++i) copy[done + i] = convert<State>(from[i * step]);
+      for (int d = inner - 1; d >= 0; --d) {
+        if (stride[d] == 0) continue;
+        from += tensor.stride[d];
+        if (++index[d] < size_[d]) break;
+        from -= index[d] * tensor.stride[d];
+        index[d] = 0;
+      }
+    }
+  });
+}
+
+template <class State>
+Into<State>::Into(const Handle& handle, DType dtype, int dims, const std::int64_t* size)
+    : dtype_(dtype), dims_(dims), size_(size) {
+  if (!handle) return;
+  target_ = ops::data(handle);
+  contiguous_strides(dims, size, stride);
+  count_ = count(dims, size);
+  if (dtype == dtype_of<State>) {
+    data = static_cast<State*>(target_);
+  } else if (count_ > on_stack) {
+    heap_.reset(new State[count_]);
+    data = heap_.get();
+  } else {
+    data = reinterpret_cast<State*>(stack_);
+  }
+}
+
+template <class State>
+void Into<State>::store() {
+  if (target_ == nullptr || dtype_ == dtype_of<State>) return;
+  visit(dtype_, [this]<class To>(To*) {
+    auto* to = static_cast<To*>(target_);
+    for (std::int64_t i = 0; i < count_; ++i) to[i] = convert<To>(data[i]);
+  });
+}
+
+template class As<double>;
+template class As<std::complex<double>>;
+template class Into<double>;
+template class Into<std::complex<double>>;
+
+ParallelFor parallel_for() {
+  return {[](void*, std::int64_t count, std::int64_t grain, ParallelFor::Body body, void* argument) {
+            struct Call {
+              ParallelFor::Body body;
+              void* argument;
+            } call{body, argument};
+            STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(
+                0, count, grain,
+                [](std::int64_t first, std::int64_t last, void* context) {
+                  const auto* call = static_cast<const Call*>(context);
+                  call->body(call->argument, first, last);
+                },
+                &call));
+          },
+          nullptr};
+}
+
+Algorithm algorithm() { return static_cast<Algorithm>(forced.load(std::memory_order_relaxed)); }
+
+std::int64_t force_algorithm(std::int64_t algorithm) {
+  STD_TORCH_CHECK(0 <= algorithm && algorithm < static_cast<std::int64_t>(std::size(algorithm_names)),
+                  "algorithm must be 0 to ", std::size(algorithm_names) - 1, ", got ", algorithm);
+  return forced.exchange(static_cast<int>(algorithm));
+}
+
+void check(Status status, Algorithm algorithm) {
+  switch (status) {
+    case Status::ok: return;
+    case Status::zero_a0: STD_TORCH_CHECK(false, "a[..., 0] must not be zero: the filter is divided by it"); break;
+    case Status::out_of_memory: STD_TORCH_CHECK(false, "out of memory"); break;
+    case Status::unsupported:
+      STD_TORCH_CHECK(false, "algorithm \"", algorithm_names[static_cast<int>(algorithm)],
+                      "\" is forced, and cannot run this filter");
+  }
+}
+
+void check(BroadcastStatus status, std::initializer_list<const Tensor*> tensors) {
+  STD_TORCH_CHECK(status != BroadcastStatus::mismatch,
+                  "the dimensions before the last must broadcast together, got ", describe(tensors));
+  STD_TORCH_CHECK(status != BroadcastStatus::too_many_dims, "too many dimensions that cannot be merged: at most ",
+                  max_batch_dims, ", got ", describe(tensors));
+}
+
+}  // namespace torch_iir::ops

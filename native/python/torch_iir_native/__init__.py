@@ -1,0 +1,15 @@
+"""The kernels of torch_iir on NumPy arrays, and the files that C++ programs build against. No torch."""
+
+from pathlib import Path
+
+from torch_iir_native._native import build_info, lfilter, lfilter_algorithm, set_isa
+
+__all__ = ["build_info", "cmake_dir", "lfilter", "lfilter_algorithm", "set_isa"]
+
+
+def cmake_dir() -> Path:
+    """The directory for CMAKE_PREFIX_PATH or torch_iir_DIR, so that ``find_package(torch_iir CONFIG)`` finds the kernels."""
+    # In an editable install the Python files lie elsewhere than the built ones, which the extension module is among.
+    from torch_iir_native import _native
+
+    return Path(_native.__file__).parent / "lib" / "cmake" / "torch_iir"
