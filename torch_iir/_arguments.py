@@ -1,0 +1,156 @@
+"""What is wrong with an argument, and in which words: shared by the fakes of the ops and by the public functions.
+
+The public functions call their op at once and come here when it fails, so that a right call pays for no check. The
+sentences are those of the kernels (`native/ops`).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_iir._registration import concrete
+
+ArrayLike = Any  # a tensor, a number, a sequence of numbers or a NumPy array
+LFILTER_NAMES = ("x", "b", "a", "zi")
+
+
+def check_lfilter(
+    x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None = None, names: Sequence[str] = LFILTER_NAMES
+) -> tuple[tuple[int, ...], int]:
+    """Raises for the first wrong argument of lfilter; returns the broadcast batch shape and the order."""
+    given = [(name, tensor) for name, tensor in zip(names, (x, b, a, zi)) if tensor is not None]
+    for name, tensor in given:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise TypeError(f"{name} must have a floating or complex dtype, got {tensor.dtype}")
+        if tensor.dim() == 0:
+            raise ValueError(f"{name} must have at least one dimension, got a scalar")
+        if tensor.device != x.device:
+            raise ValueError(
+                f"{name} must be on the device of {names[0]}: {names[0]} is on {x.device}, {name} on {tensor.device}"
+            )
+    for name, tensor in given[1:3]:
+        if tensor.shape[-1] == 0:
+            raise ValueError(f"{name} must have at least one coefficient, got {name} {list(tensor.shape)}")
+    order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
+    if zi is not None and zi.shape[-1] != order:
+        raise ValueError(
+            f"the last dimension of {names[3]} must be max(len {names[1]}, len {names[2]}) - 1 = {order}, "
+            f"got {_shapes([given[3], *given[1:3]])}"
+        )
+    return broadcast_batch(given), order
+
+
+def broadcast_batch(given: Sequence[tuple[str, Tensor]]) -> tuple[int, ...]:
+    """What the dimensions before the last of named arguments broadcast to."""
+    batches = [tensor.shape[:-1] for _, tensor in given]
+    result = []
+    for back in range(max(len(batch) for batch in batches), 0, -1):
+        size = 1
+        for batch in batches:
+            if len(batch) >= back and batch[-back] != 1:
+                if size not in (1, batch[-back]):
+                    raise ValueError(
+                        f"the dimensions before the last must broadcast together, got {_shapes(given)}"
+                    )
+                size = batch[-back]
+        result.append(size)
+    return tuple(result)
+
+
+def explain_lfilter(
+    error: RuntimeError,
+    x: Tensor,
+    b: Tensor,
+    a: Tensor,
+    zi: Tensor | None = None,
+    names: Sequence[str] = LFILTER_NAMES,
+) -> Exception:
+    """What to raise for an error of the op: what the caller did wrong, or the error itself."""
+    check_lfilter(x, b, a, zi, names)
+    return zero_a0(names[2]) if concrete(a) and has_zero_a0(a) else error
+
+
+def has_zero_a0(a: Tensor) -> bool:
+    return bool((a.narrow(-1, 0, 1) == 0).any())
+
+
+def zero_a0(name: str = "a") -> ValueError:
+    return ValueError(f"{name}[..., 0] must not be zero: the filter is divided by it")
+
+
+def time_axis(x: Tensor, axis: int) -> int:
+    """The axis counted from the end, so that it stays the same when coefficients add leading dimensions."""
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+    dims = x.dim()
+    if not -dims <= axis < dims:
+        raise ValueError(f"axis must lie in [{-dims}, {dims}) for x of {dims} dimensions, got {axis}")
+    return axis if axis < 0 else axis - dims
+
+
+def result_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
+    """The dtype of y: that of the signal, its complex counterpart if any argument is complex."""
+    if x.is_complex() or not any(other is not None and other.is_complex() for other in others):
+        return x.dtype
+    return torch.complex128 if x.dtype == torch.float64 else torch.complex64
+
+
+def state_dtype(result: torch.dtype, zi: Tensor | None) -> torch.dtype:
+    """The dtype of zf: at least float32, and wide enough for zi."""
+    dtype = torch.promote_types(result, torch.float32)
+    return dtype if zi is None else torch.promote_types(dtype, zi.dtype)
+
+
+def first_tensor(*values: ArrayLike) -> Tensor | None:
+    """The tensor whose device what is not a tensor goes to."""
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def as_coefficients(value: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
+    """Coefficients as a floating tensor of one dimension or more; what is not a tensor becomes double precision."""
+    if isinstance(value, Tensor):
+        tensor = value if value.is_floating_point() or value.is_complex() else value.to(torch.float64)
+    else:
+        tensor = _convert(value, name, like)
+        tensor = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return tensor if tensor.dim() else tensor.unsqueeze(0)
+
+
+def as_signal(value: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
+    """A signal as a floating tensor; integer tensors and arrays become the default dtype."""
+    tensor = value if isinstance(value, Tensor) else _convert(value, name, like)
+    return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.to(torch.get_default_dtype())
+
+
+def _convert(value: ArrayLike, name: str, like: Tensor | None) -> Tensor:
+    device = None if like is None else like.device
+    expected = f"{name} must be a tensor, a number, a sequence of numbers or a NumPy array"
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{expected}, got {value!r}")
+    try:
+        if isinstance(value, (list, tuple)) and any(isinstance(element, Tensor) for element in value):
+            return torch.stack([torch.as_tensor(element, device=device) for element in value])
+        if isinstance(value, np.ndarray):
+            return torch.tensor(np.ascontiguousarray(value), device=device)  # torch takes no negative strides
+        return torch.tensor(value, dtype=_number_dtype(value), device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{expected}, got {type(value).__name__}: {error}") from None
+
+
+def _number_dtype(value: ArrayLike) -> torch.dtype:
+    """Numbers of Python are double precision, and stay so."""
+    if isinstance(value, (list, tuple)):
+        return torch.complex128 if any(_number_dtype(v) is torch.complex128 for v in value) else torch.float64
+    return torch.complex128 if isinstance(value, complex) else torch.float64
+
+
+def _shapes(given: Sequence[tuple[str, Tensor]]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given)

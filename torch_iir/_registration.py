@@ -1,0 +1,195 @@
+"""How the mathematics of an op, declared once, becomes a PyTorch operator. All of torch's private names stand here.
+
+The schemas and the CPU and CUDA kernels are registered in C++ (`native/ops`). `register` adds what torch needs in order
+to trace and to transform them: a fake, an Autograd kernel, a vmap rule, an autocast rule.
+
+The Autograd kernel is our own because `torch.library.register_autograd` knows no forward mode: under it `torch.func.jvp`
+returns zero tangents without a word, and a public `autograd.Function` with a `jvp` is refused by Dynamo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch._C._dynamo import eval_frame as _eval_frame
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_library = torch.library.Library("torch_iir", "FRAGMENT")
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_after_autograd = torch._C._after_autograd_keyset
+_any_requires_grad = torch._C._any_requires_grad
+_transforms_active = torch._C._are_functorch_transforms_active
+_set_forward_ad = torch.autograd.forward_ad._set_fwd_grad_enabled
+
+Tensors = Sequence[Any]  # tensors, None where an optional one is absent
+
+
+class Op:
+    """The declaration of one op; subclasses fill in the mathematics, `register` makes the operator of it.
+
+    `core` names the tensor arguments in the order of the schema, each with its number of dimensions below the batch;
+    arguments that are not tensors come after them. All batch dimensions broadcast. `keeps` are the outputs that the
+    derivatives need beside the arguments. `like` is for an op that returns gradients, summed to the shape of its
+    arguments: which argument each output resembles (an output that was not asked for has the shape [0]).
+    """
+
+    declared: ClassVar[dict[str, type[Op]]] = {}
+
+    name: ClassVar[str]
+    core: ClassVar[dict[str, int]]
+    keeps: ClassVar[tuple[int, ...]] = ()
+    like: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, name: str) -> None:
+        cls.name = name
+        Op.declared[name] = cls
+
+    fake: ClassVar[Callable[..., tuple[Tensor, ...]]]
+    """fake(*arguments): empty outputs of the right shape and dtype, fresh and contiguous as the kernel's are."""
+
+    backward: ClassVar[Callable[[Sequence[bool], Tensors, Tensors], tuple[Tensor | None, ...]]]
+    """backward(needed, saved, gradients): a gradient, or None, for every tensor argument, from registered ops only."""
+
+    jvp: ClassVar[Callable[[Tensors, Tensors], tuple[Tensor | None, ...]]]
+    """jvp(saved, tangents): a tangent, or None where it is zero, for every output, from registered ops only."""
+
+    samples: ClassVar[Callable[[], Iterator[tuple[Any, ...]]]]
+    """samples(): argument tuples for opcheck and gradcheck: strided, expanded, empty, shorter than the order."""
+
+
+def register(op: type[Op]) -> None:
+    """Installs the fake, the Autograd kernel and the vmap and autocast rules of an op whose schema exists."""
+    qualified = f"torch_iir::{op.name}"
+    overload = getattr(torch.ops.torch_iir, op.name).default
+    torch.library.register_fake(qualified, op.fake, lib=_library)
+    _library.impl(op.name, _autograd_kernel(op, overload), "Autograd", with_keyset=True)
+    torch.library.register_vmap(qualified, _vmap_rule(op, overload), lib=_library)
+    for device in ("cpu", "cuda"):  # float64 stays as it is, narrower types are computed in float32
+        torch.library.register_autocast(qualified, device, torch.float32, lib=_library)
+
+
+def concrete(*tensors: Tensor) -> bool:
+    """True when the tensors' values can be read: not traced, not fake, not inside a transform."""
+    return not (
+        torch.compiler.is_compiling()
+        or _transforms_active()
+        or _get_current_dispatch_mode() is not None
+        or any(tensor.is_meta or type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    )
+
+
+def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
+    tensors = len(op.core)
+    arguments = len(overload._schema.arguments)
+    keeps = op.keeps
+    constants = (None,) * (arguments - tensors)
+    formula, pushforward = op.backward, op.jvp
+    redispatch = overload._handle.redispatch_boxed
+
+    class Derivative(_SingleLevelFunction):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            if not _transforms_active():
+                with _below_autograd():
+                    return overload(*args)
+            # The next level of torch.func, or the plain autograd beneath them all, differentiates too; apply() has
+            # switched that off.
+            with torch.enable_grad(), _set_forward_ad(True), _below_autograd():
+                return overload(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+            saved = (*inputs[:tensors], *[output[index] for index in keeps])
+            ctx.save_for_backward(*saved)
+            if forward_ad._current_level >= 0 or _transforms_active():
+                ctx.save_for_forward(*saved)
+            ctx.constants = inputs[tensors:]
+            ctx.set_materialize_grads(False)  # an output that nobody used costs nothing
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+            for gradient in gradients:
+                if gradient is not None:
+                    break
+            else:
+                return (None,) * arguments
+            needed, saved = ctx.needs_input_grad, ctx.saved_tensors + ctx.constants
+            if torch.is_grad_enabled() or _transforms_active() or forward_ad._current_level >= 0:
+                return formula(needed, saved, gradients) + constants
+            with _below_autograd():  # nobody differentiates this
+                return formula(needed, saved, gradients) + constants
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+            saved = ctx.saved_tensors
+            result = pushforward(saved + ctx.constants, tangents)
+            if any(tangent is None for tangent in result):  # torch wants zeros written out
+                outputs = op.fake(*saved[:tensors], *ctx.constants)
+                result = tuple(
+                    torch.zeros_like(output) if tangent is None else tangent for tangent, output in zip(result, outputs)
+                )
+            return result
+
+    Derivative.__name__ = Derivative.__qualname__ = op.__name__
+    apply = Derivative.apply
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if _transforms_active():
+            with enable_single_level_autograd_function():
+                return apply(*args, *(None,) * (arguments - len(args)))  # type: ignore[no-untyped-call]
+        if forward_ad._current_level >= 0 or (torch.is_grad_enabled() and _any_requires_grad(*args)):
+            # The dispatcher drops trailing defaults.
+            return apply(*args, *(None,) * (arguments - len(args)))  # type: ignore[no-untyped-call]
+        with _below_autograd():
+            return redispatch(keyset & _after_autograd, *args)
+
+    for function in (kernel, *(vars(Derivative)[name].__func__ for name in ("forward", "setup_context", "backward", "jvp"))):
+        _hide_from_dynamo(function)
+    return kernel
+
+
+def _hide_from_dynamo(function: Any) -> None:
+    """The dispatcher calls this function: Dynamo, which sees the op whole, shall not look for graphs within.
+
+    It would, and warn, wherever the op runs beside a graph break. torch.compiler.disable does the same at a cost per
+    call, and imports Dynamo.
+    """
+    skip = _eval_frame._FrameAction.SKIP
+    _eval_frame.set_code_exec_strategy(function.__code__, _eval_frame._FrameExecStrategy(skip, skip))
+
+
+def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
+    cores = tuple(op.core.values())
+    like = tuple(list(op.core).index(name) for name in op.like)
+
+    def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+        # The mapped dimension goes in front; dimensions of size 1 behind it align the batch dimensions of all.
+        operands = list(zip(args, in_dims, cores))
+        ranks = [0 if t is None else t.dim() - core - (dim is not None) for t, dim, core in operands]
+        missing = [max(ranks) - rank for rank in ranks]
+        aligned = list(args)
+        for index, (tensor, dim, _) in enumerate(operands):
+            if tensor is None or (dim is None and not like):
+                continue
+            # A gradient is wanted for every element of the mapped dimension, also of what is the same in all.
+            front = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            aligned[index] = front[(slice(None), *(None,) * missing[index])]
+        outputs = overload(*aligned)
+        if not like:
+            return outputs, (0,) * len(outputs)
+        results, out_dims = [], []
+        for output, index in zip(outputs, like):
+            wanted = output.dim() > 1
+            results.append(output.squeeze(tuple(range(1, 1 + missing[index]))) if wanted else output)
+            out_dims.append(0 if wanted else None)
+        return tuple(results), tuple(out_dims)
+
+    _hide_from_dynamo(rule)
+    return rule

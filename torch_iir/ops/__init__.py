@@ -1,0 +1,9 @@
+"""The ops: for each its fake, its derivatives and samples of its arguments. Importing this package registers them."""
+
+from torch_iir._registration import register
+from torch_iir.ops.lfilter import LFilter, LFilterBackward
+
+OPS = (LFilter, LFilterBackward)
+
+for _op in OPS:
+    register(_op)
