@@ -8,16 +8,19 @@ else()
   set(isas baseline)
 endif()
 set(flags_avx2 -march=x86-64-v3)
-# GCC and clang prefer 256 bits by themselves. GCC 12 warns of its own intrinsics (its bug 105593).
-set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
+set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)  # GCC and clang prefer 256 bits by themselves
 
 # -ffp-contract=fast   a·b + c is one rounding wherever the machine has it: faster, and more accurate
 # -fno-math-errno      nobody reads errno after sqrt
 # -fno-trapping-math   nobody reads the floating-point exception flags, so both sides of a choice may be computed
 # -Wno-psabi           vectors wider than the baseline's are passed between our own functions only
+# -Wno-…uninitialized  GCC 12 warns of its own AVX-512 intrinsics (its bug 105593), and of arrays that unrolled loops fill
 # Not -ffast-math or -ffinite-math-only: a NaN in the input has to come out again.
-set(flags_kernels -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi)
+if(NOT TORCH_IIR_SANITIZE)  # sanitizers at -O3 take minutes to compile
+  set(optimise -O3)
+endif()
+set(flags_kernels ${optimise} -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
 
 function(torch_iir_add_kernels target)
   foreach(isa IN LISTS isas)

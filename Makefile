@@ -1,0 +1,99 @@
+# make demo, make test, make bench, make lint: each makes .venv when it is not there, and installs what it needs.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+VENV ?= .venv
+BUILD := build/dev
+
+python := $(VENV)/bin/python
+pip := $(python) -m pip install --quiet
+# The environment's own cmake and ninja, whatever the machine has.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: build demo test test-cpp test-sanitize test-python bench lint format test-neon test-torch-versions clean
+
+demo: build $(VENV)/extra-demo
+	$(python) -m torch_iir.demo
+
+test: test-cpp test-sanitize test-python
+
+bench: build $(VENV)/extra-bench
+	$(python) -m bench
+
+# --- the environment
+
+$(VENV)/torch-$(TORCH):
+	test -x $(python) || $(PYTHON) -m venv $(VENV)
+	$(pip) torch==$(TORCH) numpy  # first, so that nothing below brings another
+	$(pip) scikit-build-core pybind11 cmake ninja
+	rm -f $(VENV)/torch-* $(VENV)/extra-* $(VENV)/installed
+	touch $@
+
+# Editable: Python files are used where they lie, what is compiled goes from $(BUILD) to site-packages.
+$(VENV)/installed: $(VENV)/torch-$(TORCH) pyproject.toml
+	$(pip) --no-build-isolation --config-settings=build-dir=$(BUILD) \
+	    --config-settings=cmake.define.TORCH_IIR_TESTS=ON --config-settings=cmake.define.TORCH_IIR_WERROR=ON --editable .
+	rm -f $(VENV)/extra-*
+	touch $@
+
+build: $(VENV)/installed
+	cmake --build $(BUILD)
+	cmake --install $(BUILD) --prefix "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
+
+# The package is installed already, so this adds what its extra lists.
+$(VENV)/extra-%: $(VENV)/installed
+	$(pip) 'torch_iir[$*]'
+	touch $@
+
+# --- tests
+
+test-cpp: build
+	ctest --test-dir $(BUILD) --output-on-failure
+
+# The kernels and their tests, with neither torch nor Python.
+cmake_core := cmake -S . -G Ninja -DTORCH_IIR_TESTS=ON -DTORCH_IIR_WERROR=ON -DTORCH_IIR_CUDA=OFF
+
+test-sanitize: $(VENV)/torch-$(TORCH)
+	$(cmake_core) -B build/sanitize -DTORCH_IIR_SANITIZE=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g" >/dev/null
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --output-on-failure
+
+test-python: build $(VENV)/extra-test
+	$(python) -m pytest
+
+test-neon: $(VENV)/torch-$(TORCH)
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	    { echo "First: sudo apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
+	$(cmake_core) -B build/neon --toolchain native/cmake/aarch64-linux-gnu.cmake >/dev/null
+	cmake --build build/neon
+	ctest --test-dir build/neon --output-on-failure
+
+# One wheel, built beside $(TORCH), passes the tests beside the oldest torch and the newest.
+test-torch-versions: build
+	rm -rf build/wheel
+	$(python) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	for torch in torch==2.11.0 torch; do \
+	    rm -rf build/other && $(PYTHON) -m venv build/other && \
+	    build/other/bin/pip install --quiet $$torch && \
+	    build/other/bin/pip install --quiet "$$(echo build/wheel/*.whl)[test]" && \
+	    build/other/bin/python -c 'import torch; print("torch", torch.__version__)' && \
+	    build/other/bin/pytest -p no:cacheprovider || exit 1; \
+	done
+
+# --- style
+
+cpp_files = $(shell git ls-files 'native/*.h' 'native/*.cpp' 'native/*.cu')
+
+lint: build $(VENV)/extra-lint
+	ruff check
+	ruff format --check
+	clang-format --dry-run --Werror $(cpp_files)
+	mypy
+
+format: $(VENV)/extra-lint
+	ruff check --fix
+	ruff format
+	clang-format -i $(cpp_files)
+
+clean:
+	rm -rf build dist
