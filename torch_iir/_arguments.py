@@ -24,7 +24,7 @@ def check_lfilter(
     x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None = None, names: Sequence[str] = LFILTER_NAMES
 ) -> tuple[tuple[int, ...], int]:
     """Raises for the first wrong argument of lfilter; returns the broadcast batch shape and the order."""
-    given = [(name, tensor) for name, tensor in zip(names, (x, b, a, zi)) if tensor is not None]
+    given = [(name, tensor) for name, tensor in zip(names, (x, b, a, zi), strict=True) if tensor is not None]
     for name, tensor in given:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             raise TypeError(f"{name} must have a floating or complex dtype, got {tensor.dtype}")
@@ -37,13 +37,18 @@ def check_lfilter(
     for name, tensor in given[1:3]:
         if tensor.shape[-1] == 0:
             raise ValueError(f"{name} must have at least one coefficient, got {name} {list(tensor.shape)}")
-    order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
+    order = filter_order(b, a)
     if zi is not None and zi.shape[-1] != order:
         raise ValueError(
             f"the last dimension of {names[3]} must be max(len {names[1]}, len {names[2]}) - 1 = {order}, "
             f"got {_shapes([given[3], *given[1:3]])}"
         )
     return broadcast_batch(given), order
+
+
+def filter_order(b: Tensor, a: Tensor) -> int:
+    order: int = torch.sym_max(b.shape[-1], a.shape[-1]) - 1  # type: ignore[no-untyped-call]
+    return order
 
 
 def broadcast_batch(given: Sequence[tuple[str, Tensor]]) -> tuple[int, ...]:
@@ -55,9 +60,7 @@ def broadcast_batch(given: Sequence[tuple[str, Tensor]]) -> tuple[int, ...]:
         for batch in batches:
             if len(batch) >= back and batch[-back] != 1:
                 if size not in (1, batch[-back]):
-                    raise ValueError(
-                        f"the dimensions before the last must broadcast together, got {_shapes(given)}"
-                    )
+                    raise ValueError(f"the dimensions before the last must broadcast together, got {_shapes(given)}")
                 size = batch[-back]
         result.append(size)
     return tuple(result)

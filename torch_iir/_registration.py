@@ -3,13 +3,13 @@
 The schemas and the CPU and CUDA kernels are registered in C++ (`native/ops`). `register` adds what torch needs in order
 to trace and to transform them: a fake, an Autograd kernel, a vmap rule, an autocast rule.
 
-The Autograd kernel is our own because `torch.library.register_autograd` knows no forward mode: under it `torch.func.jvp`
-returns zero tangents without a word, and a public `autograd.Function` with a `jvp` is refused by Dynamo.
+The Autograd kernel is our own because `torch.library.register_autograd` knows no forward mode: under it
+`torch.func.jvp` returns zero tangents without a word, and a public `autograd.Function` with a `jvp` is refused by
+Dynamo.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-_library = torch.library.Library("torch_iir", "FRAGMENT")
+_library = torch.library.Library("torch_iir", "FRAGMENT")  # type: ignore[no-untyped-call]
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _after_autograd = torch._C._after_autograd_keyset
 _any_requires_grad = torch._C._any_requires_grad
@@ -54,10 +54,10 @@ class Op:
     fake: ClassVar[Callable[..., tuple[Tensor, ...]]]
     """fake(*arguments): empty outputs of the right shape and dtype, fresh and contiguous as the kernel's are."""
 
-    backward: ClassVar[Callable[[Sequence[bool], Tensors, Tensors], tuple[Tensor | None, ...]]]
+    backward: ClassVar[Callable[..., tuple[Tensor | None, ...]]]
     """backward(needed, saved, gradients): a gradient, or None, for every tensor argument, from registered ops only."""
 
-    jvp: ClassVar[Callable[[Tensors, Tensors], tuple[Tensor | None, ...]]]
+    jvp: ClassVar[Callable[..., tuple[Tensor | None, ...]]]
     """jvp(saved, tangents): a tangent, or None where it is zero, for every output, from registered ops only."""
 
     samples: ClassVar[Callable[[], Iterator[tuple[Any, ...]]]]
@@ -69,7 +69,8 @@ def register(op: type[Op]) -> None:
     qualified = f"torch_iir::{op.name}"
     overload = getattr(torch.ops.torch_iir, op.name).default
     torch.library.register_fake(qualified, op.fake, lib=_library)
-    _library.impl(op.name, _autograd_kernel(op, overload), "Autograd", with_keyset=True)
+    kernel = _autograd_kernel(op, overload)
+    _library.impl(op.name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
     torch.library.register_vmap(qualified, _vmap_rule(op, overload), lib=_library)
     for device in ("cpu", "cuda"):  # float64 stays as it is, narrower types are computed in float32
         torch.library.register_autocast(qualified, device, torch.float32, lib=_library)
@@ -133,25 +134,26 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
             if any(tangent is None for tangent in result):  # torch wants zeros written out
                 outputs = op.fake(*saved[:tensors], *ctx.constants)
                 result = tuple(
-                    torch.zeros_like(output) if tangent is None else tangent for tangent, output in zip(result, outputs)
+                    torch.zeros_like(output) if tangent is None else tangent
+                    for tangent, output in zip(result, outputs, strict=True)
                 )
             return result
 
     Derivative.__name__ = Derivative.__qualname__ = op.__name__
-    apply = Derivative.apply
+    apply: Callable[..., Any] = getattr(Derivative, "apply")  # noqa: B009  (it comes from C++, untyped)
 
     def kernel(keyset: Any, *args: Any) -> Any:
         if _transforms_active():
             with enable_single_level_autograd_function():
-                return apply(*args, *(None,) * (arguments - len(args)))  # type: ignore[no-untyped-call]
+                return apply(*args, *(None,) * (arguments - len(args)))
         if forward_ad._current_level >= 0 or (torch.is_grad_enabled() and _any_requires_grad(*args)):
             # The dispatcher drops trailing defaults.
-            return apply(*args, *(None,) * (arguments - len(args)))  # type: ignore[no-untyped-call]
+            return apply(*args, *(None,) * (arguments - len(args)))
         with _below_autograd():
             return redispatch(keyset & _after_autograd, *args)
 
-    for function in (kernel, *(vars(Derivative)[name].__func__ for name in ("forward", "setup_context", "backward", "jvp"))):
-        _hide_from_dynamo(function)
+    for method in (Derivative.forward, Derivative.setup_context, Derivative.backward, Derivative.jvp, kernel):
+        _hide_from_dynamo(method)
     return kernel
 
 
@@ -171,7 +173,7 @@ def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
         # The mapped dimension goes in front; dimensions of size 1 behind it align the batch dimensions of all.
-        operands = list(zip(args, in_dims, cores))
+        operands = list(zip(args, in_dims, cores, strict=False))  # a trailing default is dropped
         ranks = [0 if t is None else t.dim() - core - (dim is not None) for t, dim, core in operands]
         missing = [max(ranks) - rank for rank in ranks]
         aligned = list(args)
@@ -185,7 +187,7 @@ def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
         if not like:
             return outputs, (0,) * len(outputs)
         results, out_dims = [], []
-        for output, index in zip(outputs, like):
+        for output, index in zip(outputs, like, strict=True):
             wanted = output.dim() > 1
             results.append(output.squeeze(tuple(range(1, 1 + missing[index]))) if wanted else output)
             out_dims.append(0 if wanted else None)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_iir._arguments import ArrayLike, as_coefficients, as_signal, explain_lfilter, first_tensor
-from torch_iir.ops.lfilter import lfilter as _lfilter
-
-_NAMES = ("waveform", "b_coeffs", "a_coeffs", "zi")
+from torch_iir._arguments import ArrayLike, as_coefficients, as_signal, first_tensor
+from torch_iir.signal._lfilter import filtered
 
 
 def lfilter(
@@ -53,25 +51,16 @@ def lfilter(
     like = first_tensor(waveform, a_coeffs, b_coeffs)
     waveform = as_signal(waveform, "waveform", like)
     a, b = as_coefficients(a_coeffs, "a_coeffs", like), as_coefficients(b_coeffs, "b_coeffs", like)
-    filter_dims = max(a.dim(), b.dim())
-    if filter_dims > 1:
+    if a.dim() > 1 or b.dim() > 1:
         if not batching:
             waveform = waveform.unsqueeze(-2)
-        elif waveform.dim() < 2:
+        elif waveform.dim() < 2 or waveform.shape[-2] != max(a.shape[-2:-1] + b.shape[-2:-1]):
             raise ValueError(
-                f"waveform must have a dimension of channels before time, (..., {max(a.shape[-2:-1] + b.shape[-2:-1])}, "
-                f"time), for coefficients of several filters, got {list(waveform.shape)}; batching=False applies every "
-                "filter to the one waveform"
+                "waveform must have a channel for each filter, (..., filters, time), got "
+                f"waveform {list(waveform.shape)}, a_coeffs {list(a.shape)}, b_coeffs {list(b.shape)}; "
+                "batching=False applies every filter to the whole waveform"
             )
-        elif waveform.shape[-2] != max(a.shape[-2:-1] + b.shape[-2:-1]):
-            raise ValueError(
-                f"waveform must have as many channels as there are filters, got waveform {list(waveform.shape)}, "
-                f"a_coeffs {list(a.shape)}, b_coeffs {list(b.shape)}; batching=False applies every filter to every channel"
-            )
-    try:
-        y, _ = _lfilter(waveform, b, a)
-    except RuntimeError as error:
-        raise explain_lfilter(error, waveform, b, a, names=_NAMES) from None
+    y, _ = filtered(waveform, b, a, names=("waveform", "b_coeffs", "a_coeffs", "zi"))
     return y.clamp(-1, 1) if clamp else y
 
 
@@ -116,19 +105,16 @@ def biquad(
     waveform = as_signal(waveform, "waveform", like)
     b = _stack(("b0", "b1", "b2"), (b0, b1, b2), like)
     a = _stack(("a0", "a1", "a2"), (a0, a1, a2), like)
-    try:
-        y, _ = _lfilter(waveform, b, a)
-    except RuntimeError as error:
-        raise explain_lfilter(error, waveform, b, a, names=("waveform", "b", "a", "zi")) from None
+    y, _ = filtered(waveform, b, a, names=("waveform", "b", "a", "zi"))
     return y.clamp(-1, 1) if clamp else y
 
 
 def _stack(names: Sequence[str], values: Sequence[ArrayLike], like: Tensor | None) -> Tensor:
-    tensors = [as_signal(value, name, like) for name, value in zip(names, values)]
+    tensors = [as_signal(value, name, like) for name, value in zip(names, values, strict=True)]
     try:
-        return torch.stack(torch.broadcast_tensors(*tensors), -1)
+        return torch.stack(torch.broadcast_tensors(*tensors), -1)  # type: ignore[no-untyped-call]
     except RuntimeError:
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in zip(names, tensors))
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
         raise ValueError(f"the coefficients must broadcast together and share a device, got {shapes}") from None
 
 

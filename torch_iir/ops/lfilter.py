@@ -12,13 +12,13 @@ gradients backwards. They are closed under differentiation, to any order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torch_iir._arguments import check_lfilter, result_dtype, state_dtype
+from torch_iir._arguments import broadcast_batch, check_lfilter, filter_order, result_dtype, state_dtype
 from torch_iir._registration import Op, Tensors
 
 lfilter = torch.ops.torch_iir.lfilter.default
@@ -30,7 +30,7 @@ GX, GB, GA, GZI = 1, 2, 4, 8  # output_mask of lfilter_backward
 class LFilter(Op, name="lfilter"):
     """(y, zf) = lfilter(x, b, a, zi)."""
 
-    core = {"x": 1, "b": 1, "a": 1, "zi": 1}
+    core: ClassVar[dict[str, int]] = {"x": 1, "b": 1, "a": 1, "zi": 1}
     keeps = (0,)
 
     @staticmethod
@@ -65,11 +65,9 @@ class LFilter(Op, name="lfilter"):
             terms.append(lfilter(y, _after_zero(a / _first(a) * da0 - da), a))
         if db is not None:
             terms.append(lfilter(x, _wide(db), a))
-        order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
-        state = state_dtype(y.dtype, zi)
-        return _total([dy for dy, _ in terms], y.shape, y.dtype), _total_states(
-            [dzf for _, dzf in terms], (*y.shape[:-1], order), state
-        )
+        shape, dtype = (*y.shape[:-1], filter_order(b, a)), state_dtype(y.dtype, zi)
+        dy = _total([dy for dy, _ in terms], y.shape, y.dtype)
+        return dy, _total_states([dzf for _, dzf in terms], shape, dtype)
 
     @staticmethod
     def samples() -> Iterator[tuple[Any, ...]]:
@@ -99,9 +97,9 @@ class LFilter(Op, name="lfilter"):
 
 
 class LFilterBackward(Op, name="lfilter_backward"):
-    """(gx, gb, ga, gzi) = lfilter_backward(gy, gzf, x, b, a, zi, y, output_mask); y counts as independent of x, b, a."""
+    """(gx, gb, ga, gzi) = lfilter_backward(gy, gzf, x, b, a, zi, y, output_mask); y is an argument like any other."""
 
-    core = {"gy": 1, "gzf": 1, "x": 1, "b": 1, "a": 1, "zi": 1, "y": 1}
+    core: ClassVar[dict[str, int]] = {"gy": 1, "gzf": 1, "x": 1, "b": 1, "a": 1, "zi": 1, "y": 1}
     like = ("x", "b", "a", "zi")
 
     @staticmethod
@@ -133,7 +131,7 @@ class LFilterBackward(Op, name="lfilter_backward"):
         ỹ = u/Â. Those of the other arguments correlate v with hx, h̃b, h̃a and ỹ: what this op computes.
         """
         gy, gzf, x, b, a, zi, y, mask = saved
-        hx, hb, ha, hzi = (h if mask & bit else None for h, bit in zip(cotangents, (GX, GB, GA, GZI)))
+        hx, hb, ha, hzi = (h if mask & bit else None for h, bit in zip(cotangents, (GX, GB, GA, GZI), strict=True))
         for_gy, for_gzf, for_x, for_b, for_a, _, for_y, *_ = needed
         b_hat, a_hat, a0 = _normalised(b, a)
         ratio = None  # ha0 / a0
@@ -152,7 +150,6 @@ class LFilterBackward(Op, name="lfilter_backward"):
             terms.append(lfilter(x, hb, a_hat))
         if ha is not None:
             terms.append(lfilter(y, -ha, a_hat))
-        order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
         y_tilde = _total([term for term, _ in terms], y.shape, y.dtype)
         grad_gzf = None
         if for_gzf:
@@ -169,11 +166,11 @@ class LFilterBackward(Op, name="lfilter_backward"):
             y_tilde,
             GX * (for_x and hb is not None) | GB * (for_filter and hx is not None) | GA * for_filter,
         )
-        grad_y = None
-        if for_y and ha is not None:
-            grad_y = -_correlate(gy, gzf, ha, a_hat, y)
+        grad_gy = y_tilde if for_gy else None
+        grad_x = grad_x if for_x and hb is not None else None
+        grad_y = -_correlate(gy, gzf, ha, a_hat, y) if for_y and ha is not None else None
         if not for_filter:
-            return y_tilde if for_gy else None, grad_gzf, grad_x if for_x and hb is not None else None, *(None,) * 3, grad_y
+            return grad_gy, grad_gzf, grad_x, None, None, None, grad_y
 
         grad_b = grad_b if hx is not None else torch.zeros_like(b_hat)
         grad_a = _rest(grad_a)
@@ -187,15 +184,9 @@ class LFilterBackward(Op, name="lfilter_backward"):
                 grad_a = grad_a - ratio.conj() * _rest(ga_hat)
         grad_b, grad_a = _denormalised(grad_b, grad_a, b_hat, a_hat, a0)
         grad_a = torch.cat([_first(grad_a) + grad_a0, _rest(grad_a)], -1)
-        return (
-            y_tilde if for_gy else None,
-            grad_gzf,
-            grad_x if for_x and hb is not None else None,
-            _like(grad_b, b) if for_b else None,
-            _like(grad_a, a) if for_a else None,
-            None,  # the gradients do not depend on zi
-            grad_y,
-        )
+        grad_b = _like(grad_b, b) if for_b else None
+        grad_a = _like(grad_a, a) if for_a else None
+        return grad_gy, grad_gzf, grad_x, grad_b, grad_a, None, grad_y  # the gradients do not depend on zi
 
     @staticmethod
     def jvp(saved: Tensors, tangents: Tensors) -> tuple[Tensor | None, ...]:
@@ -283,16 +274,14 @@ def _normalised(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     What belongs to one a0 is then a row of its own, also where one of b and a is shared by several of the other.
     """
-    batch = torch.broadcast_shapes(b.shape[:-1], a.shape[:-1])
+    batch = broadcast_batch([("b", b), ("a", a)])
     b = _wide(b).expand(*batch, b.shape[-1])
     a = _wide(a).expand(*batch, a.shape[-1])
     a0 = _first(a)
     return b / a0, torch.cat([torch.ones_like(a0), _rest(a) / a0], -1), a0
 
 
-def _denormalised(
-    gb_hat: Tensor, ga_hat: Tensor, b_hat: Tensor, a_hat: Tensor, a0: Tensor
-) -> tuple[Tensor, Tensor]:
+def _denormalised(gb_hat: Tensor, ga_hat: Tensor, b_hat: Tensor, a_hat: Tensor, a0: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of b and a from those of b̂ and of â_k, k ≥ 1."""
     a0 = a0.conj()
     through = (gb_hat * b_hat.conj()).sum(-1, keepdim=True) + (ga_hat * _rest(a_hat).conj()).sum(-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torch_iir._arguments import (
+    LFILTER_NAMES,
     ArrayLike,
     as_coefficients,
     as_signal,
     broadcast_batch,
     check_lfilter,
     explain_lfilter,
+    filter_order,
     first_tensor,
     has_zero_a0,
     state_dtype,
@@ -94,13 +97,21 @@ def lfilter(
         zi = None if zi is None else as_coefficients(zi, "zi", like)
     if axis != -1:
         return _lfilter_along(b, a, x, axis, zi)
-    if torch.compiler.is_compiling():  # a graph has no place to explain an error
-        check_lfilter(x, b, a, zi)
-    try:
-        y, zf = _lfilter(x, b, a, zi)
-    except RuntimeError as error:
-        raise explain_lfilter(error, x, b, a, zi) from None
+    y, zf = filtered(x, b, a, zi)
     return y if zi is None else (y, zf)
+
+
+def filtered(
+    x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None = None, names: Sequence[str] = LFILTER_NAMES
+) -> tuple[Tensor, Tensor]:
+    """The op, with errors in the names of the public function."""
+    if torch.compiler.is_compiling():  # what the op raises in a trace is not what the user would see
+        check_lfilter(x, b, a, zi, names)
+    try:
+        y_and_zf: tuple[Tensor, Tensor] = _lfilter(x, b, a, zi)
+        return y_and_zf
+    except RuntimeError as error:
+        raise explain_lfilter(error, x, b, a, zi, names) from None
 
 
 def _lfilter_along(b: Tensor, a: Tensor, x: Tensor, axis: int, zi: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
@@ -158,11 +169,11 @@ def lfilter_zi(b: ArrayLike, a: ArrayLike) -> Tensor:
         if has_zero_a0(a):
             raise zero_a0()
         if bool((a_sum.abs() <= 4 * torch.finfo(a.dtype).eps * a.abs().sum(-1, keepdim=True)).any()):
-            raise ValueError("a must have no pole at z = 1 (its coefficients sum to 0): no constant response exists there")
-    order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
+            raise ValueError("a must have no pole at z = 1 (its coefficients sum to 0): no constant response exists")
+    order = filter_order(b, a)
     b, a0, a = pad(b, (0, order + 1 - b.shape[-1])), a[..., :1], pad(a, (0, order + 1 - a.shape[-1]))
     gain = b.sum(-1, keepdim=True) / a_sum
-    tail = ((b - gain * a) / a0)[..., 1:]
+    tail: Tensor = ((b - gain * a) / a0)[..., 1:]
     return tail.flip(-1).cumsum(-1).flip(-1).to(dtype)
 
 
@@ -202,17 +213,19 @@ def lfiltic(b: ArrayLike, a: ArrayLike, y: ArrayLike, x: ArrayLike | None = None
     b, a, y = as_coefficients(b, "b", like), as_coefficients(a, "a", like), as_coefficients(y, "y", like)
     x = None if x is None else as_coefficients(x, "x", like)
     check_lfilter(y, b, a, names=("y", "b", "a", "zi"))
+    given = [("b", b), ("a", a), ("y", y)]
     if x is not None:
         check_lfilter(x, b, a)
-        broadcast_batch([("b", b), ("a", a), ("y", y), ("x", x)])
+        given.append(("x", x))
+    batch = broadcast_batch(given)
     if a.device.type == "cpu" and concrete(a) and has_zero_a0(a):
         raise zero_a0()
-    order = torch.sym_max(b.shape[-1], a.shape[-1]) - 1
-    zi = -_future(a, y, order)
+    order = filter_order(b, a)
+    zi: Tensor = -_future(a, y, order)
     if x is not None:
         zi = zi + _future(b, x, order)
-    batch = torch.broadcast_shapes(zi.shape[:-1], b.shape[:-1])
-    return (zi / a[..., :1]).expand(*batch, order).to(state_dtype(torch.promote_types(zi.dtype, b.dtype), None))
+    zi = (zi / a[..., :1]).expand(*batch, order)
+    return zi.to(state_dtype(torch.promote_types(zi.dtype, b.dtype), None))
 
 
 def _future(c: Tensor, past: Tensor, order: int) -> Tensor:
