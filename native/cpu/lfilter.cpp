@@ -20,6 +20,11 @@ struct Order {
   static constexpr int value = n;
 };
 
+template <bool b>
+struct Choice {
+  static constexpr bool value = b;
+};
+
 // f(Order<order>) for an order up to register_order.
 template <class F>
 TORCH_IIR_INLINE void with_order(int order, F&& f) {
@@ -88,6 +93,28 @@ bool finite(const double* values, std::int64_t count) {
   double rest = sum(probe);
   for (; i < count; ++i) rest += values[i] * 0;
   return rest == 0;
+}
+
+// to[i] = from[i * step], and back. Neighbours, in either direction, get loops of their own: vectors.
+template <class Sample>
+void read_samples(double* to, const Sample* from, std::int64_t step, int count) {
+  if (step == 1) {
+    for (int i = 0; i < count; ++i) to[i] = read(from[i]);
+  } else if (step == -1) {
+    for (int i = 0; i < count; ++i) to[i] = read(from[-i]);
+  } else {
+    for (int i = 0; i < count; ++i) to[i] = read(from[i * step]);
+  }
+}
+template <class Sample>
+void write_samples(Sample* to, std::int64_t step, const double* from, int count) {
+  if (step == 1) {
+    for (int i = 0; i < count; ++i) write(to[i], from[i]);
+  } else if (step == -1) {
+    for (int i = 0; i < count; ++i) write(to[-i], from[i]);
+  } else {
+    for (int i = 0; i < count; ++i) write(to[i * step], from[i]);
+  }
 }
 
 // What the difference equation still owes the outputs after the last sample: `x` and `y` point behind the last of them.
@@ -182,13 +209,14 @@ class Forward {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
     const bool in_registers = order_ <= register_order;
     const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
+    const std::size_t tile_size = in_registers ? static_cast<std::size_t>(length) * lanes : 0;
     const std::size_t rows_of_tiles = in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
     Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) + 2 * Scratch::bytes<double>(rows_of_tiles) +
-                    Scratch::bytes<Tile<Sample>>(static_cast<std::size_t>(length) * lanes));
+                    Scratch::bytes<Tile<Sample>>(tile_size));
     if (!scratch) return false;
     double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *z = scratch.take<double>(state);
     double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n);
-    auto* tile = scratch.take<Tile<Sample>>(static_cast<std::size_t>(length) * lanes);
+    auto* tile = scratch.take<Tile<Sample>>(tile_size);
 
     const Sample* x[lanes];
     Sample* y[lanes];
@@ -209,9 +237,8 @@ class Forward {
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += length) {
           const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-          load_tile(tile, x, f_.x.step, count);
-          filter_tile<order.value>(tile, count, b, a, z);
-          store_tile(y, used, f_.y.step, tile, count);
+          load_tile(tile, x, f_.x.step, count, length);
+          filter_tile<order.value>(y, used, f_.y.step, length, tile, count, b, a, z);
           advance(count);
         }
       });
@@ -222,8 +249,7 @@ class Forward {
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       for (std::int64_t t = 0; t < f_.samples; t += length) {
         const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-        load_tile(tile, x, f_.x.step, count);
-        for (int i = 0; i < count * lanes; i += width) store_doubles(xs + i, load_doubles(tile + i));
+        load_tile(xs, x, f_.x.step, count, length);
         fir_tile(xs, ys, count, f_.b_length - 1, b);
         for (int i = 0; i < count && t + i < order_; ++i) {
           for (int at = 0; at < lanes; at += width) {
@@ -232,8 +258,7 @@ class Forward {
           }
         }
         all_pole_tile(ys, count, f_.a_length - 1, a);
-        for (int i = 0; i < count * lanes; i += width) store_doubles(tile + i, load_doubles(ys + i));
-        store_tile(y, used, f_.y.step, tile, count);
+        store_rows(y, used, f_.y.step, count, length, [&](int i) { return load_pair(ys + i * lanes); });
         advance(count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
@@ -275,11 +300,12 @@ class Forward {
       input[k] = b[k + 1] - a[k + 1] * b[0];
     }
     SegmentTables<order> tables;
-    if (!tables.build(step, input)) return false;
+    const int longest = segment_in(f_.samples);
+    if (longest > 0 && !tables.build(longest, step, input)) return false;
     read_state(row, z);
 
     alignas(64) Tile<Sample> tile[segment_length * lanes];
-    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes], power[order * order];
+    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes], power[order * order] = {};
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
@@ -287,8 +313,7 @@ class Forward {
     Sample* y = f_.y.row(f_.batch, row);
     std::int64_t left = f_.samples;
     int known = 0;  // the length whose power is at hand
-    while (left >= lanes * 8) {
-      const int count = left >= lanes * segment_length ? segment_length : static_cast<int>(left / lanes);
+    while (const int count = segment_in(left)) {
       if (count != known) tables.power(known = count, power);
       const Sample* from[lanes];
       Sample* to[lanes];
@@ -296,13 +321,12 @@ class Forward {
         from[lane] = x + lane * count * f_.x.step;
         to[lane] = y + lane * count * f_.y.step;
       }
-      load_tile(tile, from, f_.x.step, count);
-      scan_segments(tile, count, tables, power, z, entry);
-      filter_tile<order>(tile, count, lane_b, lane_a, entry);
-      store_tile(to, lanes, f_.y.step, tile, count);
-      x += count * lanes * f_.x.step;
-      y += count * lanes * f_.y.step;
-      left -= count * lanes;
+      load_segments<false>(tile, from, f_.x.step, count, tables, entry);
+      scan_segments<order>(power, z, entry);
+      filter_tile<order>(to, lanes, f_.y.step, lanes * count, tile, count, lane_b, lane_a, entry);
+      x += lanes * count * f_.x.step;
+      y += lanes * count * f_.y.step;
+      left -= lanes * count;
     }
     direct_filter(x, f_.x.step, y, f_.y.step, left, order, b, a, z);
     write_state(row, z);
@@ -339,11 +363,11 @@ class Forward {
       // the first chunk is the one with the initial state
       const int most = t == 0 && initial > 0 && initial < chunk ? initial : chunk;
       const int count = whole - t < most ? static_cast<int>(whole - t) : most;
-      for (int i = 0; i < count; ++i) xs[i] = read(x[(t + i) * f_.x.step]);
+      read_samples(xs, x + t * f_.x.step, f_.x.step, count);
       filter_blocks(xs, ys, count, b_order, a_order, tables, t < order_ ? extra + t : nullptr);
       sound = finite(ys, count);
       if (!sound) break;
-      for (int i = 0; i < count; ++i) write(y[(t + i) * f_.y.step], ys[i]);
+      write_samples(y + t * f_.y.step, f_.y.step, ys, count);
       std::memmove(xs - order_, xs + count - order_, sizeof(double) * order_);
       std::memmove(ys - order_, ys + count - order_, sizeof(double) * order_);
       t += count;
@@ -560,19 +584,22 @@ class Backward {
     return true;
   }
 
-  // Adds a reversed tile of input gradients to the sums, or stores it.
-  template <class T>
-  void put_tile(const T* tile, int count, int used, Sample* const (&gx)[lanes], double* sums) const {
-    if (!f_.gx) return;
-    if (sums == nullptr) return store_tile<true>(gx, used, f_.gx.step, tile, count);
+  // The input gradients of `count` samples in reverse, produce(0), produce(1), …: stored, or added up over the lanes.
+  template <class Produce>
+  void put_rows(Sample* const (&gx)[lanes], int used, int count, double* sums, Produce produce) const {
+    if (sums == nullptr && f_.gx) return store_rows<true>(gx, used, f_.gx.step, count, -count, produce);
     for (int i = 0; i < count; ++i) {
+      const Pair value = produce(i);
+      if (sums == nullptr) continue;
+      alignas(64) double values[lanes];
       double total = 0;
       if (used == lanes) {
-        total = sum(load_doubles(tile + (count - 1 - i) * lanes) + load_doubles(tile + (count - 1 - i) * lanes + width));
+        total = sum(value.low + value.high);
       } else {
-        for (int lane = 0; lane < used; ++lane) total += tile[(count - 1 - i) * lanes + lane];
+        store_pair(values, value);
+        for (int lane = 0; lane < used; ++lane) total += values[lane];
       }
-      sums[i] += total;
+      sums[count - 1 - i] += total;
     }
   }
 
@@ -580,7 +607,8 @@ class Backward {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
     const bool in_registers = order_ <= register_order;
     const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
-    const std::size_t tile_size = static_cast<std::size_t>(length) * lanes, history = in_registers ? 0 : tile_size + state;
+    const std::size_t samples = static_cast<std::size_t>(length) * lanes;
+    const std::size_t tile_size = in_registers ? samples : 0, history = in_registers ? 0 : samples + state;
     Scratch scratch(5 * Scratch::bytes<double>(state) + 5 * Scratch::bytes<double>(n) + 3 * Scratch::bytes<Tile<Sample>>(tile_size) +
                     2 * Scratch::bytes<double>(history));
     if (!scratch) return false;
@@ -588,7 +616,6 @@ class Backward {
     double *gb = scratch.take<double>(state), *ga = scratch.take<double>(state);
     double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n), *one_v = scratch.take<double>(n);
     double *one_gb = scratch.take<double>(n), *one_ga = scratch.take<double>(n);
-    auto *g_tile = scratch.take<Tile<Sample>>(tile_size), *x_tile = scratch.take<Tile<Sample>>(tile_size), *y_tile = scratch.take<Tile<Sample>>(tile_size);
 
     const Sample *g[lanes], *x[lanes], *y[lanes];
     Sample* gx[lanes];
@@ -605,63 +632,70 @@ class Backward {
     }
     for (std::size_t i = 0; i < state; ++i) gb[i] = ga[i] = 0;
 
-    // Tiles from the end: [t, t + count) in reverse.
+    // Tiles from the end: body(t, count) for the samples [t, t + count), in reverse.
     const auto for_tiles = [&](auto&& body) {
       for (std::int64_t end = f_.samples; end > 0;) {
         const int count = end < length ? static_cast<int>(end) : length;
-        const std::int64_t t = end - count;
-        const auto load_from = [&](Tile<Sample>* tile, const Sample* const(&rows)[lanes], std::int64_t step) {
-          const Sample* at[lanes];
-          for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
-          load_tile<true>(tile, at, step, count);
-        };
-        if (f_.gy) {
-          load_from(g_tile, g, f_.gy.step);
-        } else {
-          std::memset(static_cast<void*>(g_tile), 0, sizeof(*g_tile) * static_cast<std::size_t>(count) * lanes);
-        }
-        if (correlate_) {
-          load_from(x_tile, x, f_.x.step);
-          load_from(y_tile, y, f_.y.step);
-        }
-        body(count);
-        Sample* to[lanes];
-        for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
-        put_tile(g_tile, count, used, to, sums != nullptr ? sums + t : nullptr);
-        end = t;
+        body(end -= count, count);
       }
+    };
+    const auto load_reversed = [&](auto* tile, const Sample* const(&rows)[lanes], std::int64_t step, std::int64_t t, int count) {
+      const Sample* at[lanes];
+      for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
+      load_tile<true>(tile, at, step, count, -length);
+    };
+    const auto load_gradient = [&](auto* tile, std::int64_t t, int count) {
+      if (f_.gy) {
+        load_reversed(tile, g, f_.gy.step, t, count);
+      } else {
+        std::memset(static_cast<void*>(tile), 0, sizeof(*tile) * static_cast<std::size_t>(count) * lanes);
+      }
+    };
+    const auto put = [&](std::int64_t t, int count, auto produce) {
+      Sample* to[lanes];
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
+      put_rows(to, used, count, sums != nullptr ? sums + t : nullptr, produce);
     };
 
     if (in_registers) {
+      auto *g_tile = scratch.take<Tile<Sample>>(tile_size), *x_tile = scratch.take<Tile<Sample>>(tile_size);
+      auto* y_tile = scratch.take<Tile<Sample>>(tile_size);
       with_order(order_, [&](auto order) {
-        for_tiles([&](int count) {
-          if (correlate_) {
-            filter_tile_backward<order.value, true>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga);
-          } else {
-            filter_tile_backward<order.value, false>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga);
-          }
-        });
+        const auto run = [&](auto correlate) {
+          for_tiles([&](std::int64_t t, int count) {
+            load_gradient(g_tile, t, count);
+            if constexpr (correlate.value) {
+              load_reversed(x_tile, x, f_.x.step, t, count);
+              load_reversed(y_tile, y, f_.y.step, t, count);
+            }
+            TileBackward<order.value, correlate.value> filter(b, a, v);
+            put(t, count, [&](int i) { return filter.step(load_pair(g_tile + i * lanes), x_tile + i * lanes, y_tile + i * lanes); });
+            filter.finish(v, gb, ga);
+          });
+        };
+        if (correlate_) {
+          run(Choice<true>{});
+        } else {
+          run(Choice<false>{});
+        }
       });
     } else {
       double* vs = scratch.take<double>(history) + state;  // preceded by the history, the newest last: row −1 − k is v_k
       double* wide = scratch.take<double>(history);
       for (int k = 0; k < order_; ++k) std::memcpy(vs - (k + 1) * lanes, v + k * lanes, sizeof(double) * lanes);
       std::memset(vs - (order_ + 1) * lanes, 0, sizeof(double) * lanes);
-      const auto widen = [&](const Tile<Sample>* tile, double* to, int count) {
-        for (int i = 0; i < count * lanes; i += width) store_doubles(to + i, load_doubles(tile + i));
-      };
-      for_tiles([&](int count) {
-        widen(g_tile, vs, count);
+      for_tiles([&](std::int64_t t, int count) {
+        load_gradient(vs, t, count);
         all_pole_tile(vs, count, f_.a_length - 1, a);
         if (correlate_) {
-          widen(x_tile, wide, count);
+          load_reversed(wide, x, f_.x.step, t, count);
           correlate_tile(wide, vs, count, order_, gb);
-          widen(y_tile, wide, count);
+          load_reversed(wide, y, f_.y.step, t, count);
           correlate_tile(wide, vs, count, order_, ga);
         }
         if (f_.gx) {
           fir_tile(vs, wide, count, f_.b_length - 1, b);
-          for (int i = 0; i < count * lanes; i += width) store_doubles(g_tile + i, load_doubles(wide + i));
+          put(t, count, [&](int i) { return load_pair(wide + i * lanes); });
         }
         std::memmove(vs - order_ * lanes, vs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
       });
@@ -696,12 +730,13 @@ class Backward {
       if (k > 0) step[k * order + k - 1] = 1;
     }
     SegmentTables<order> tables;
-    if (!tables.build(step, input)) return false;
+    const int longest = segment_in(f_.samples);
+    if (longest > 0 && !tables.build(longest, step, input)) return false;
     read_history(row, v);
 
     constexpr int tile_size = segment_length * lanes, state = (order + 1) * lanes;
     alignas(64) Tile<Sample> g_tile[tile_size], x_tile[tile_size], y_tile[tile_size];
-    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], power[order * order], lane_gb[state] = {}, lane_ga[state] = {};
+    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], power[order * order] = {}, lane_gb[state] = {}, lane_ga[state] = {};
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
@@ -709,38 +744,49 @@ class Backward {
     const InputGradient<Sample, double> gx = input_gradient(row, sums);
     std::int64_t left = f_.samples;
     int known = 0;
-    while (left >= lanes * 8) {
-      const int count = left >= lanes * segment_length ? segment_length : static_cast<int>(left / lanes);
+    while (const int count = segment_in(left)) {
       if (count != known) tables.power(known = count, power);
-      const auto load_from = [&](Tile<Sample>* tile, const Sample* signal, std::int64_t signal_step) {
-        const Sample* rows[lanes];  // lane 0 is the last segment in time
+      const Sample* rows[lanes];
+      const auto segments_of = [&](const Sample* signal, std::int64_t signal_step) {  // lane 0 is the last in time
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = signal + (left - (lane + 1) * count) * signal_step;
-        load_tile<true>(tile, rows, signal_step, count);
       };
       if (g != nullptr) {
-        load_from(g_tile, g, f_.gy.step);
+        segments_of(g, f_.gy.step);
+        load_segments<true>(g_tile, rows, f_.gy.step, count, tables, entry);
       } else {
         std::memset(static_cast<void*>(g_tile), 0, sizeof(g_tile));
+        std::memset(entry, 0, sizeof(entry));
       }
-      scan_segments(g_tile, count, tables, power, v, entry);
+      scan_segments<order>(power, v, entry);
       if (correlate_) {
-        load_from(x_tile, x, f_.x.step);
-        load_from(y_tile, y, f_.y.step);
-        filter_tile_backward<order, true>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga);
-      } else {
-        filter_tile_backward<order, false>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga);
+        segments_of(x, f_.x.step);
+        load_tile<true>(x_tile, rows, f_.x.step, count, -lanes * count);
+        segments_of(y, f_.y.step);
+        load_tile<true>(y_tile, rows, f_.y.step, count, -lanes * count);
       }
-      if (sums != nullptr) {
-        for (int lane = 0; lane < lanes; ++lane) {
-          double* to = sums + left - (lane + 1) * count;
-          for (int i = 0; i < count; ++i) to[i] += g_tile[(count - 1 - i) * lanes + lane];
+      const auto run = [&](auto correlate) {
+        TileBackward<order, correlate.value> filter(lane_b, lane_a, entry);
+        const auto step = [&](int i) { return filter.step(load_pair(g_tile + i * lanes), x_tile + i * lanes, y_tile + i * lanes); };
+        if (gx.rows != nullptr) {
+          Sample* to[lanes];
+          for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
+          store_rows<true>(to, lanes, gx.step, count, -lanes * count, step);
+        } else {
+          for (int i = 0; i < count; ++i) {
+            alignas(64) double values[lanes];
+            store_pair(values, step(i));
+            if (sums == nullptr) continue;
+            for (int lane = 0; lane < lanes; ++lane) sums[left - lane * count - 1 - i] += values[lane];
+          }
         }
-      } else if (gx) {
-        Sample* rows[lanes];
-        for (int lane = 0; lane < lanes; ++lane) rows[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-        store_tile<true>(rows, lanes, gx.step, g_tile, count);
+        filter.finish(entry, lane_gb, lane_ga);
+      };
+      if (correlate_) {
+        run(Choice<true>{});
+      } else {
+        run(Choice<false>{});
       }
-      left -= count * lanes;
+      left -= lanes * count;
     }
     double gb[order + 1], ga[order + 1], window[order + direct_window];
     for (int k = 0; k <= order; ++k) {
@@ -779,7 +825,7 @@ class Backward {
     while (left >= block) {
       const int count = left >= chunk ? chunk : static_cast<int>(left / block * block);
       const auto read_from = [&](const Sample* signal, std::int64_t step) {
-        for (int i = 0; i < count; ++i) in[i] = read(signal[(left - 1 - i) * step]);
+        read_samples(in, signal + (left - 1) * step, -step, count);
       };
       if (g != nullptr) {
         read_from(g, f_.gy.step);
@@ -789,7 +835,9 @@ class Backward {
       filter_blocks(in, vs, count, 0, a_order, poles, nullptr);
       if (gx) filter_blocks(vs, out, count, b_order, 0, zeros, nullptr);
       if (!finite(vs, count) || (gx && !finite(out, count))) break;  // the direct form takes over
-      if (gx) {
+      if (gx.rows != nullptr) {
+        write_samples(gx.rows + (left - 1) * gx.step, -gx.step, out, count);
+      } else if (gx) {
         for (int i = 0; i < count; ++i) gx.put(left - 1 - i, out[i]);
       }
       if (correlate_) {

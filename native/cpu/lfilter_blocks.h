@@ -16,9 +16,11 @@ inline constexpr int block = 8;
 inline constexpr int block_vectors = block / width;
 inline constexpr int blocks_at_once = 4;  // share each load of X; their outputs follow one another
 
-constexpr int block_table_size(int b_order, int a_order) { return (b_order + block + a_order) * block; }
+// Y has a column for each output of the block before, though a_order be less: they are at hand in a register.
+constexpr int past_columns(int a_order) { return a_order > block ? a_order : block; }
+constexpr int block_table_size(int b_order, int a_order) { return (b_order + block + past_columns(a_order)) * block; }
 
-// X (b_order + block columns) and then Y (a_order columns, the oldest output's first). `h` receives the impulse response of 1/A.
+// X (b_order + block columns) and then Y (past_columns(a_order), the oldest output's first). `h` receives the impulse response of 1/A.
 void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables, double (&h)[block]) {
   for (int n = 0; n < block; ++n) {
     h[n] = n == 0;
@@ -33,7 +35,7 @@ void build_block_tables(const double* b, int b_order, const double* a, int a_ord
     }
   }
   double* past = tables + (b_order + block) * block;
-  for (int j = a_order; j >= 1; --j, past += block) {
+  for (int j = past_columns(a_order); j >= 1; --j, past += block) {
     for (int n = 0; n < block; ++n) {
       double total = 0;
       for (int q = 0; q <= n && q + j <= a_order; ++q) total -= h[n - q] * a[q + j];
@@ -42,35 +44,75 @@ void build_block_tables(const double* b, int b_order, const double* a, int a_ord
   }
 }
 
-// y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history, y by a_order. `extra`, if not null,
-// is added to the outputs (the response to the initial state).
+template <int j>
+struct Column {
+  static constexpr int value = j;
+};
+
+template <int lane, std::size_t... i>
+TORCH_IIR_INLINE Doubles repeat(Doubles v, std::index_sequence<i...>) {
+  return __builtin_shufflevector(v, v, (static_cast<int>(i) * 0 + lane)...);
+}
+
+// Adds what output j of the block before contributes, for every j: broadcast from registers, since the way through memory
+// would double the time from block to block.
+template <std::size_t... j>
+TORCH_IIR_INLINE void add_recent(Doubles (&sums)[4][block_vectors], const Doubles (&recent)[block][block_vectors],
+                                 const Doubles (&last)[block_vectors], std::index_sequence<j...>) {
+  const auto add = [&](auto column, Doubles output) {
+#pragma GCC unroll 4
+    for (int v = 0; v < block_vectors; ++v) sums[column.value % 4][v] += recent[column.value][v] * output;
+  };
+  (add(Column<static_cast<int>(j)>{}, repeat<static_cast<int>(j) % width>(last[j / width], std::make_index_sequence<width>{})), ...);
+}
+
+// y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history and followed by readable ones, up
+// to a multiple of blocks_at_once * block; y is preceded by past_columns(a_order), of
+// which those before a_order count for nothing but have to be finite. `extra`, if not null, is added to the outputs (the
+// response to the initial state).
 void filter_blocks(const double* x, double* y, int count, int b_order, int a_order, const double* tables, const double* extra) {
-  const double* past = tables + (b_order + block) * block;
+  const double* const past = tables + (b_order + block) * block;
+  const int older = past_columns(a_order) - block;
+  Doubles last[block_vectors], recent[block][block_vectors];  // the block before; the columns that answer to it
+#pragma GCC unroll 4
+  for (int v = 0; v < block_vectors; ++v) {
+    last[v] = load_doubles(y - block + v * width);
+#pragma GCC unroll 8
+    for (int j = 0; j < block; ++j) recent[j][v] = load_doubles(past + (older + j) * block + v * width);
+  }
+  // What the inputs contribute to the outputs is summed up a group of blocks ahead, a quarter of it before each block: it
+  // fills the time that the chain from block to block leaves.
+  const int columns = b_order + block, quarter = (columns + blocks_at_once - 1) / blocks_at_once;
+  Doubles drive[blocks_at_once][block_vectors], next[blocks_at_once][block_vectors] = {};
+  const auto add_inputs = [&](int t, int first, int last_column) {
+    const double* in = x + t - b_order;
+    for (int m = first; m < last_column; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < block_vectors; ++v) {
+        const Doubles column = load_doubles(tables + m * block + v * width);
+#pragma GCC unroll 4
+        for (int q = 0; q < blocks_at_once; ++q) next[q][v] += column * in[m + q * block];
+      }
+    }
+  };
+  add_inputs(0, 0, columns);
   for (int t = 0; t < count; t += blocks_at_once * block) {
     const int here = count - t < blocks_at_once * block ? (count - t) / block : blocks_at_once;
-    Doubles drive[blocks_at_once][block_vectors] = {};
-    const double* in = x + t - b_order;
-    if (here == blocks_at_once) {
-      for (int m = 0; m < b_order + block; ++m) {
+    const bool more = t + blocks_at_once * block < count;
 #pragma GCC unroll 4
-        for (int v = 0; v < block_vectors; ++v) {
-          const Doubles column = load_doubles(tables + m * block + v * width);
+    for (int q = 0; q < blocks_at_once; ++q) {
 #pragma GCC unroll 4
-          for (int q = 0; q < blocks_at_once; ++q) drive[q][v] += column * in[m + q * block];
-        }
-      }
-    } else {
-      for (int q = 0; q < here; ++q) {
-        for (int m = 0; m < b_order + block; ++m) {
-          for (int v = 0; v < block_vectors; ++v) drive[q][v] += load_doubles(tables + m * block + v * width) * in[m + q * block];
-        }
-      }
+      for (int v = 0; v < block_vectors; ++v) drive[q][v] = next[q][v], next[q][v] = Doubles{};
     }
 #pragma GCC unroll 4
     for (int q = 0; q < blocks_at_once; ++q) {
       if (q >= here) break;
+      if (more) {
+        const int from_column = q * quarter, to_column = from_column + quarter < columns ? from_column + quarter : columns;
+        add_inputs(t + blocks_at_once * block, from_column, to_column);
+      }
       double* out = y + t + q * block;
-      const double* from = out - a_order;
+      const double* from = out - older - block;
       Doubles sums[4][block_vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < block_vectors; ++v) {
@@ -78,19 +120,24 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
         if (extra != nullptr) sums[0][v] += load_doubles(extra + t + q * block + v * width);
         sums[1][v] = sums[2][v] = sums[3][v] = Doubles{};
       }
-      int j = 0;
-      for (; j + 4 <= a_order; j += 4) {
+      int j = 0;  // written long enough ago to be read from memory
+      for (; j + 4 <= older; j += 4) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 4
           for (int v = 0; v < block_vectors; ++v) sums[i][v] += load_doubles(past + (j + i) * block + v * width) * from[j + i];
         }
       }
-      for (; j < a_order; ++j) {
-        for (int v = 0; v < block_vectors; ++v) sums[0][v] += load_doubles(past + j * block + v * width) * from[j];
-      }
+      for (; j < older; ++j) {
 #pragma GCC unroll 4
-      for (int v = 0; v < block_vectors; ++v) store_doubles(out + v * width, (sums[0][v] + sums[1][v]) + (sums[2][v] + sums[3][v]));
+        for (int v = 0; v < block_vectors; ++v) sums[1][v] += load_doubles(past + j * block + v * width) * from[j];
+      }
+      if (a_order > 0) add_recent(sums, recent, last, std::make_index_sequence<block>{});
+#pragma GCC unroll 4
+      for (int v = 0; v < block_vectors; ++v) {
+        last[v] = (sums[0][v] + sums[1][v]) + (sums[2][v] + sums[3][v]);
+        store_doubles(out + v * width, last[v]);
+      }
     }
   }
 }

@@ -14,18 +14,26 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr int segment_length = 128;
+// Not a power of two: the segments' rows would fall on few sets of the cache.
+inline constexpr int segment_length = 240;
+
+// How long segments of so many samples are; 0: too few samples to cut.
+inline int segment_in(std::int64_t samples) {
+  return samples >= lanes * segment_length ? segment_length : samples >= lanes * 8 ? static_cast<int>(samples / lanes) : 0;
+}
 
 template <int order>
 struct SegmentTables {
   static constexpr int n = order > 0 ? order : 1;
-  double weights[segment_length * n];  // weights[t * order + j]: what sample t adds to state j at the segment's end
+  int length;                          // of the longest segment
+  double weights[segment_length * n];  // weights[t * order + j]: what sample t adds to state j at that segment's end
   double step[n * n];                  // state before → state after one sample without input
 
   // `input` is the state that a unit sample leaves. False if a power overflows: the tables are then of no use.
-  bool build(const double (&one_step)[n * n], const double (&input)[n]) {
+  bool build(int longest, const double (&one_step)[n * n], const double (&input)[n]) {
+    length = longest;
     std::memcpy(step, one_step, sizeof(step));
-    double* w = weights + (segment_length - 1) * order;
+    double* w = weights + (length - 1) * order;
     for (int j = 0; j < order; ++j) w[j] = input[j];
     for (; w > weights; w -= order) {
       for (int i = 0; i < order; ++i) {
@@ -35,9 +43,9 @@ struct SegmentTables {
       }
     }
     double probe = 0, m[n * n];
-    power(segment_length, m);
+    power(length, m);
     for (int i = 0; i < order * order; ++i) probe += m[i] * 0;
-    for (int i = 0; i < segment_length * order; ++i) probe += weights[i] * 0;
+    for (int i = 0; i < length * order; ++i) probe += weights[i] * 0;
     return probe == 0;
   }
 
@@ -65,40 +73,42 @@ struct SegmentTables {
   }
 };
 
-// entry[j][lane] = the state with which each lane's segment of `count` samples begins; `state` moves past all of them.
-template <int order, class T>
-void scan_segments(const T* tile, int count, const SegmentTables<order>& tables, const double* power, double* state, double* entry) {
-  if constexpr (order > 0) {
-    const double* w = tables.weights + (segment_length - count) * order;
-    for (int first = 0; first < lanes; first += width) {
-      Doubles even[order] = {}, odd[order] = {};
-      int t = 0;
-      for (; t + 2 <= count; t += 2) {
-        const Doubles p = load_doubles(tile + t * lanes + first), q = load_doubles(tile + (t + 1) * lanes + first);
+// Loads a segment of `count` samples into each lane; ends[j][lane] = the state that it leaves in a filter at rest.
+template <bool reversed, int order, class Sample>
+void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, const SegmentTables<order>& tables,
+                   double* ends) {
+  const double* w = tables.weights + (tables.length - count) * order;
+  Pair sums[order] = {};
+  load_tile<reversed>(tile, rows, step, count, (reversed ? -lanes : lanes) * count, [&](int t) {
+    const Pair x = load_pair(tile + t * lanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < order; ++j) {
-          even[j] += w[t * order + j] * p;
-          odd[j] += w[(t + 1) * order + j] * q;
-        }
-      }
-      for (; t < count; ++t) {
-        const Doubles p = load_doubles(tile + t * lanes + first);
-        for (int j = 0; j < order; ++j) even[j] += w[t * order + j] * p;
-      }
-      for (int j = 0; j < order; ++j) store_doubles(entry + j * lanes + first, even[j] + odd[j]);
+    for (int j = 0; j < order; ++j) {
+      sums[j].low += w[t * order + j] * x.low;
+      sums[j].high += w[t * order + j] * x.high;
     }
-    for (int lane = 0; lane < lanes; ++lane) {
-      double after[order];
-      for (int i = 0; i < order; ++i) {
-        after[i] = entry[i * lanes + lane];
-        for (int j = 0; j < order; ++j) after[i] += power[i * order + j] * state[j];
-      }
-      for (int i = 0; i < order; ++i) {
-        entry[i * lanes + lane] = state[i];
-        state[i] = after[i];
-      }
+  });
+  for (int j = 0; j < order; ++j) store_pair(ends + j * lanes, sums[j]);
+}
+
+// From what each lane's segment leaves at rest to the state with which it begins; `state` moves past all of them.
+template <int order>
+void scan_segments(const double* power, double* state, double* entry) {
+  double now[order];
+  for (int i = 0; i < order; ++i) now[i] = state[i];
+  for (int lane = 0; lane < lanes; ++lane) {
+    double after[order];
+#pragma GCC unroll 8
+    for (int i = 0; i < order; ++i) {
+      after[i] = entry[i * lanes + lane];
+#pragma GCC unroll 8
+      for (int j = 0; j < order; ++j) after[i] += power[i * order + j] * now[j];
+    }
+    for (int i = 0; i < order; ++i) {
+      entry[i * lanes + lane] = now[i];
+      now[i] = after[i];
     }
   }
+  for (int i = 0; i < order; ++i) state[i] = now[i];
 }
 
 }  // namespace

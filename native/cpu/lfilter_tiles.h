@@ -15,110 +15,130 @@ inline constexpr int register_order = 6;
 
 // ---- up to register_order --------------------------------------------------------------------------------------------
 
-// Filters the tile in place from the transposed direct form II state z[k][lane], which it carries on:
+// The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
 // With y replaced in the update, the chain from one sample to the next is a single multiply-add.
-template <int order, class T>
-void filter_tile(T* tile, int count, const double* b, const double* a, double* z) {
-  constexpr int vectors = order <= 2 ? 2 : 1;  // two independent chains where the registers suffice
-  for (int first = 0; first < lanes; first += vectors * width) {
-    Doubles b0[vectors], c[order + 1][vectors], m[order + 1][vectors], s[order + 1][vectors];
+template <int order>
+class TileFilter {
+ public:
+  TORCH_IIR_INLINE TileFilter(const double* b, const double* a, const double* z) {
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      const int at = first + v * width;
-      b0[v] = load_doubles(b + at);
-      s[order][v] = Doubles{};
+    for (int v = 0; v < 2; ++v) {
+      b0_[v] = load_doubles(b + v * width);
 #pragma GCC unroll 8
       for (int k = 0; k < order; ++k) {
-        m[k][v] = load_doubles(a + (k + 1) * lanes + at);
-        c[k][v] = load_doubles(b + (k + 1) * lanes + at) - m[k][v] * b0[v];
-        s[k][v] = load_doubles(z + k * lanes + at);
+        a_[k][v] = load_doubles(a + (k + 1) * lanes + v * width);
+        c_[k][v] = load_doubles(b + (k + 1) * lanes + v * width) - a_[k][v] * b0_[v];
+        z_[k][v] = load_doubles(z + k * lanes + v * width);
       }
-    }
-    T* p = tile + first;
-    for (int t = 0; t < count; ++t, p += lanes) {
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) {
-        const Doubles x = load_doubles(p + v * width), head = s[0][v];
-        store_doubles(p + v * width, b0[v] * x + head);
-#pragma GCC unroll 8
-        for (int k = 0; k < order; ++k) {
-          const Doubles drive = k + 1 < order ? s[k + 1][v] + c[k][v] * x : c[k][v] * x;
-          s[k][v] = drive - m[k][v] * head;
-        }
-      }
-    }
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-#pragma GCC unroll 8
-      for (int k = 0; k < order; ++k) store_doubles(z + k * lanes + first + v * width, s[k][v]);
     }
   }
+  TORCH_IIR_INLINE Pair step(Pair x) {
+    return {step(x.low, 0), step(x.high, 1)};
+  }
+  TORCH_IIR_INLINE void finish(double* z) const {
+#pragma GCC unroll 8
+    for (int k = 0; k < order; ++k) {
+      store_doubles(z + k * lanes, z_[k][0]);
+      store_doubles(z + k * lanes + width, z_[k][1]);
+    }
+  }
+
+ private:
+  TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
+    if constexpr (order == 0) {
+      return b0_[v] * x;
+    } else {
+      const Doubles head = z_[0][v], y = b0_[v] * x + head;
+#pragma GCC unroll 8
+      for (int k = 0; k < order; ++k) {
+        const Doubles drive = k + 1 < order ? z_[k + 1][v] + c_[k][v] * x : c_[k][v] * x;
+        z_[k][v] = drive - a_[k][v] * head;
+      }
+      return y;
+    }
+  }
+
+  static constexpr int states = order > 0 ? order : 1;
+  Doubles b0_[2], a_[states][2], c_[states][2], z_[states][2];
+};
+
+// Filters a tile and stores the result.
+template <int order, class Sample>
+void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, std::int64_t ahead, const Tile<Sample>* tile, int count,
+                 const double* b, const double* a, double* z) {
+  TileFilter<order> filter(b, a, z);
+  store_rows(rows, used, step, count, ahead, [&](int t) { return filter.step(load_pair(tile + t * lanes)); });
+  filter.finish(z);
 }
 
-// One reversed tile of the backward pass: g becomes gx; v[k][lane] = v[t + 1 + k] is carried; gb[k][lane] and
-// ga[k][lane] (k ≥ 1, without the sign) are added to. `correlate` is off where only gx is wanted.
-template <int order, bool correlate, class T>
-void filter_tile_backward(T* g, const T* x, const T* y, int count, const double* b, const double* a, double* v, double* gb,
-                          double* ga) {
-  constexpr int vectors = order <= 2 ? 2 : 1;
-  for (int first = 0; first < lanes; first += vectors * width) {
-    Doubles p[order + 1][vectors], m[order + 1][vectors], s[order + 1][vectors], sum_b[order + 1][vectors], sum_a[order + 1][vectors];
-#pragma GCC unroll 2
-    for (int i = 0; i < vectors; ++i) {
-      const int at = first + i * width;
+// The backward recurrence in every lane, in reversed time. v[k][lane] = v[t + 1 + k] is carried; gb[k][lane] and ga[k][lane]
+// (k ≥ 1, without the sign) are added to. `correlate` is off where only the gradient of the input is wanted.
+template <int order, bool correlate>
+class TileBackward {
+ public:
+  TORCH_IIR_INLINE TileBackward(const double* b, const double* a, const double* v) {
 #pragma GCC unroll 8
-      for (int k = 0; k <= order; ++k) {
-        p[k][i] = load_doubles(b + k * lanes + at);
-        sum_b[k][i] = sum_a[k][i] = Doubles{};
-        if (k < order) {
-          m[k][i] = load_doubles(a + (k + 1) * lanes + at);
-          s[k][i] = load_doubles(v + k * lanes + at);
-        }
-      }
-    }
-    for (int t = 0; t < count; ++t) {
-      const int row = t * lanes + first;
-#pragma GCC unroll 2
-      for (int i = 0; i < vectors; ++i) {
-        const int at = row + i * width;
-        Doubles now = load_doubles(g + at);
-#pragma GCC unroll 8
-        for (int k = order - 1; k >= 0; --k) now -= m[k][i] * s[k][i];
-        Doubles out = p[0][i] * now;
-#pragma GCC unroll 8
-        for (int k = order - 1; k >= 0; --k) out += p[k + 1][i] * s[k][i];
-        store_doubles(g + at, out);
-        if constexpr (correlate) {
-          const Doubles in = load_doubles(x + at);
-          sum_b[0][i] += in * now;
-#pragma GCC unroll 8
-          for (int k = 0; k < order; ++k) sum_b[k + 1][i] += in * s[k][i];
-          if constexpr (order > 0) {
-            const Doubles past = load_doubles(y + at);
-#pragma GCC unroll 8
-            for (int k = 0; k < order; ++k) sum_a[k][i] += past * s[k][i];
-          }
-        }
-#pragma GCC unroll 8
-        for (int k = order - 1; k > 0; --k) s[k][i] = s[k - 1][i];
-        if constexpr (order > 0) s[0][i] = now;
-      }
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < vectors; ++i) {
-      const int at = first + i * width;
-#pragma GCC unroll 8
-      for (int k = 0; k <= order; ++k) {
-        if (k < order) store_doubles(v + k * lanes + at, s[k][i]);
-        if constexpr (correlate) {
-          store_doubles(gb + k * lanes + at, load_doubles(gb + k * lanes + at) + sum_b[k][i]);
-          if (k < order) store_doubles(ga + (k + 1) * lanes + at, load_doubles(ga + (k + 1) * lanes + at) + sum_a[k][i]);
-        }
+    for (int k = 0; k <= order; ++k) {
+      b_[k] = load_pair(b + k * lanes);
+      gb_[k] = ga_[k] = Pair{};
+      if (k < order) {
+        a_[k] = load_pair(a + (k + 1) * lanes);
+        v_[k] = load_pair(v + k * lanes);
       }
     }
   }
-}
+  // The gradient of the input; x and y point to this sample of every lane.
+  template <class T>
+  TORCH_IIR_INLINE Pair step(Pair g, const T* x, const T* y) {
+    Pair now = g, out;
+#pragma GCC unroll 8
+    for (int k = order - 1; k >= 0; --k) {
+      now.low -= a_[k].low * v_[k].low;
+      now.high -= a_[k].high * v_[k].high;
+    }
+    out = {b_[0].low * now.low, b_[0].high * now.high};
+#pragma GCC unroll 8
+    for (int k = order - 1; k >= 0; --k) add_product(out, b_[k + 1], v_[k]);
+    if constexpr (correlate) {
+      const Pair in = load_pair(x);
+      add_product(gb_[0], in, now);
+#pragma GCC unroll 8
+      for (int k = 0; k < order; ++k) add_product(gb_[k + 1], in, v_[k]);
+      if constexpr (order > 0) {
+        const Pair past = load_pair(y);
+#pragma GCC unroll 8
+        for (int k = 0; k < order; ++k) add_product(ga_[k], past, v_[k]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int k = order - 1; k > 0; --k) v_[k] = v_[k - 1];
+    if constexpr (order > 0) v_[0] = now;
+    return out;
+  }
+  TORCH_IIR_INLINE void finish(double* v, double* gb, double* ga) const {
+#pragma GCC unroll 8
+    for (int k = 0; k <= order; ++k) {
+      if (k < order) store_pair(v + k * lanes, v_[k]);
+      if constexpr (correlate) {
+        add_to(gb + k * lanes, gb_[k]);
+        if (k < order) add_to(ga + (k + 1) * lanes, ga_[k]);
+      }
+    }
+  }
+
+ private:
+  TORCH_IIR_INLINE static void add_product(Pair& total, const Pair& p, const Pair& q) {
+    total.low += p.low * q.low;
+    total.high += p.high * q.high;
+  }
+  TORCH_IIR_INLINE static void add_to(double* to, const Pair& value) {
+    const Pair old = load_pair(to);
+    store_pair(to, {old.low + value.low, old.high + value.high});
+  }
+
+  Pair b_[order + 1], a_[order + 1], v_[order + 1], gb_[order + 1], ga_[order + 1];
+};
 
 // ---- any order -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@
 #include "torch_iir/batch.h"
 
 #if defined(__x86_64__)
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace torch_iir::TORCH_IIR_ISA {
@@ -57,7 +57,12 @@ TORCH_IIR_INLINE void store(T* to, V value) {
 // `width` neighbours as doubles, and back.
 TORCH_IIR_INLINE Doubles load_doubles(const double* from) { return load<Doubles>(from); }
 TORCH_IIR_INLINE Doubles load_doubles(const float* from) {
+#if defined(__AVX512F__)
+  // GCC 12 makes two halves of the generic conversion, and warns of the undefined register in the unmasked intrinsic.
+  return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
+#else
   return __builtin_convertvector(load<Vector<float, width>>(from), Doubles);
+#endif
 }
 TORCH_IIR_INLINE void store_doubles(double* to, Doubles value) { store(to, value); }
 TORCH_IIR_INLINE void store_doubles(float* to, Doubles value) {
@@ -196,16 +201,18 @@ struct EveryOther {
   }
 };
 
-// v[i][j] ↔ v[j][i] for n vectors of n elements: first within groups of 16 bytes, then the groups. Every permutation is a
-// single instruction on x86 and on NEON.
-template <class T, int n>
-TORCH_IIR_INLINE void transpose(Vector<T, n> (&v)[n]) {
+// A square of n vectors of n elements is transposed in two stages, so that its pieces can be interleaved with arithmetic:
+// first each group of 16 bytes, among `group` vectors, then the groups, among `groups` vectors. Every permutation is a single
+// instruction on x86 and on NEON.
+template <class T>
+struct Square {
+  static constexpr int n = vector_bytes / static_cast<int>(sizeof(T));
+  static constexpr int group = 16 / static_cast<int>(sizeof(T));  // vectors in a piece of the first stage
+  static constexpr int groups = n / group;                        // vectors in a piece of the second
   using V = Vector<T, n>;
-  constexpr int group = 16 / static_cast<int>(sizeof(T)), groups = n / group;
-  constexpr auto all = std::make_index_sequence<n>{};
-#pragma GCC unroll 16
-  for (int g = 0; g < groups; ++g) {
-    V* r = v + g * group;
+  static constexpr auto all = std::make_index_sequence<n>{};
+
+  TORCH_IIR_INLINE static void within_groups(V* r) {  // r[0 … group)
     if constexpr (group == 4) {
       const V p = permute<Interleave<n, 4, 1, false>>(r[0], r[1], all), q = permute<Interleave<n, 4, 1, true>>(r[0], r[1], all);
       const V s = permute<Interleave<n, 4, 1, false>>(r[2], r[3], all), t = permute<Interleave<n, 4, 1, true>>(r[2], r[3], all);
@@ -219,84 +226,197 @@ TORCH_IIR_INLINE void transpose(Vector<T, n> (&v)[n]) {
       r[1] = permute<Interleave<n, 2, 1, true>>(p, q, all);
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < group; ++i) {
+  TORCH_IIR_INLINE static void among_groups(V* r) {  // r[0], r[group], r[2 group], …
     if constexpr (groups == 2) {
-      const V p = v[i], q = v[group + i];
-      v[i] = permute<HalvesOf<n, group, false>>(p, q, all);
-      v[group + i] = permute<HalvesOf<n, group, true>>(p, q, all);
+      const V p = r[0], q = r[group];
+      r[0] = permute<HalvesOf<n, group, false>>(p, q, all);
+      r[group] = permute<HalvesOf<n, group, true>>(p, q, all);
     } else if constexpr (groups == 4) {
-      const V p = v[i], q = v[group + i], s = v[2 * group + i], t = v[3 * group + i];
+      const V p = r[0], q = r[group], s = r[2 * group], t = r[3 * group];
       const V pq0 = permute<HalvesOf<n, group, false>>(p, q, all), pq1 = permute<HalvesOf<n, group, true>>(p, q, all);
       const V st0 = permute<HalvesOf<n, group, false>>(s, t, all), st1 = permute<HalvesOf<n, group, true>>(s, t, all);
-      v[i] = permute<EveryOther<n, group, false>>(pq0, st0, all);
-      v[group + i] = permute<EveryOther<n, group, true>>(pq0, st0, all);
-      v[2 * group + i] = permute<EveryOther<n, group, false>>(pq1, st1, all);
-      v[3 * group + i] = permute<EveryOther<n, group, true>>(pq1, st1, all);
+      r[0] = permute<EveryOther<n, group, false>>(pq0, st0, all);
+      r[group] = permute<EveryOther<n, group, true>>(pq0, st0, all);
+      r[2 * group] = permute<EveryOther<n, group, false>>(pq1, st1, all);
+      r[3 * group] = permute<EveryOther<n, group, true>>(pq1, st1, all);
     }
   }
-}
+};
 
 // ---- tiles -----------------------------------------------------------------------------------------------------------
+//
+// Between rows and tiles, in strips of as many samples as a square has. The arithmetic is handed in and done in between, a
+// few samples at a time: permutations and multiply-adds then share the machine, which neither fills alone. Stores are the
+// scarce resource (32 bytes a cycle on some cores that compute on 64), so that results go from registers to memory once.
 
-// tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane].
-template <bool reversed = false, class Sample>
-TORCH_IIR_INLINE void load_tile(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count) {
-  int t = 0;
-  if constexpr (sizeof(Sample) == sizeof(Tile<Sample>)) {  // float and double: stored as computed on
-    constexpr int square = vector_bytes / static_cast<int>(sizeof(Sample));
+// One sample of every lane.
+struct Pair {
+  Doubles low, high;
+};
+template <class T>
+TORCH_IIR_INLINE Pair load_pair(const T* from) {
+  return {load_doubles(from), load_doubles(from + width)};
+}
+template <class T>
+TORCH_IIR_INLINE void store_pair(T* to, Pair value) {
+  store_doubles(to, value.low);
+  store_doubles(to + width, value.high);
+}
+
+// Vector number q of a sample of every lane, as stored.
+template <class V, std::size_t... i>
+TORCH_IIR_INLINE Floats joined(V low, V high, std::index_sequence<i...>) {
+  return __builtin_shufflevector(low, high, i...);
+}
+TORCH_IIR_INLINE Floats narrowed(Pair value, float, int) {
+  using Some = Vector<float, width>;
+  return joined(__builtin_convertvector(value.low, Some), __builtin_convertvector(value.high, Some), std::make_index_sequence<lanes>{});
+}
+TORCH_IIR_INLINE Doubles narrowed(Pair value, double, int q) { return q == 0 ? value.low : value.high; }
+
+TORCH_IIR_INLINE void store_widened(float* to, Floats v) { store(to, v); }
+TORCH_IIR_INLINE void store_widened(double* to, Doubles v) { store(to, v); }
+TORCH_IIR_INLINE void store_widened(double* to, Floats v) {
+  float values[lanes];
+  store(values, v);
+  store_pair(to, load_pair(values));
+}
+
+// Sample is stored as it is computed on.
+template <class Sample>
+inline constexpr bool plain = sizeof(Sample) == sizeof(Tile<Sample>);
+
+template <class Sample>
+TORCH_IIR_INLINE bool adjacent(Sample* const (&rows)[lanes]) {
+  bool result = true;
+  for (int lane = 1; lane < lanes; ++lane) result &= rows[lane] == rows[0] + lane;
+  return result;
+}
+
+struct Nothing {
+  TORCH_IIR_INLINE void operator()(int) const {}
+};
+
+// tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
+// consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in memory is
+// fetched into the cache: these are more streams than the machine follows by itself.
+template <bool reversed = false, class Sample, class T, class Consume = Nothing>
+void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, std::int64_t ahead, Consume consume = {}) {
+  int row = 0;
+  if constexpr (plain<Sample>) {
+    using S = Square<Sample>;
     if (step == 1) {
-      for (; t + square <= count; t += square) {
-        for (int first = 0; first < lanes; first += square) {
-          Vector<Sample, square> v[square];
+      constexpr int squares = lanes / S::n, steps = squares * (S::groups + S::group);
+      const int strips = count / S::n;
+      for (int strip = 0; strip <= strips; ++strip) {
+        typename S::V v[S::n] = {};
+        const int t = reversed ? count - (strip + 1) * S::n : strip * S::n;
+        T* to = tile + strip * S::n * lanes;
 #pragma GCC unroll 16
-          for (int i = 0; i < square; ++i) v[i] = load<Vector<Sample, square>>(rows[first + i] + t);
-          transpose<Sample, square>(v);
+        for (int s = 0; s < steps; ++s) {
+          const int q = s / (S::groups + S::group), piece = s % (S::groups + S::group);
+          if (strip < strips) {
+            if (piece < S::groups) {
+#pragma GCC unroll 4
+              for (int i = 0; i < S::group; ++i) {
+                const Sample* from = rows[q * S::n + piece * S::group + i] + t;
+                v[piece * S::group + i] = load<typename S::V>(from);
+                __builtin_prefetch(from + ahead);
+              }
+              S::within_groups(v + piece * S::group);
+            } else {
+              S::among_groups(v + piece - S::groups);
+#pragma GCC unroll 4
+              for (int g = 0; g < S::groups; ++g) {
+                const int i = g * S::group + piece - S::groups;
+                store_widened(to + (reversed ? S::n - 1 - i : i) * lanes + q * S::n, v[i]);
+              }
+            }
+          }
+          if (strip > 0) {  // the strip before
 #pragma GCC unroll 16
-          for (int i = 0; i < square; ++i) store(tile + (reversed ? count - 1 - t - i : t + i) * lanes + first, v[i]);
+            for (int i = s * S::n / steps; i < (s + 1) * S::n / steps; ++i) consume((strip - 1) * S::n + i);
+          }
         }
+      }
+      row = strips * S::n;
+    } else if (adjacent(rows)) {
+      for (; row < count; ++row) {
+        const Sample* from = rows[0] + (reversed ? count - 1 - row : row) * step;
+        for (int at = 0; at < lanes; at += S::n) store_widened(tile + row * lanes + at, load<typename S::V>(from + at));
+        consume(row);
       }
     }
   }
-  for (; t < count; ++t) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      tile[(reversed ? count - 1 - t : t) * lanes + lane] = static_cast<Tile<Sample>>(read(rows[lane][t * step]));
-    }
+  for (; row < count; ++row) {
+    const std::int64_t at = (reversed ? count - 1 - row : row) * step;
+    for (int lane = 0; lane < lanes; ++lane) tile[row * lanes + lane] = static_cast<T>(read(rows[lane][at]));
+    consume(row);
   }
 }
 
-// rows[lane][t * step] = tile[t][lane], t < count, lane < used; reversed: tile[count − 1 − t][lane].
-template <bool reversed = false, class Sample>
-TORCH_IIR_INLINE void store_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, const Tile<Sample>* tile, int count) {
-  int t = 0;
-  if constexpr (sizeof(Sample) == sizeof(Tile<Sample>)) {
-    constexpr int square = vector_bytes / static_cast<int>(sizeof(Sample));
+// rows[lane][t * step] = produce(t) in the lane, t < count, lane < used; reversed: produce(count − 1 − t). produce(0),
+// produce(1), … are called in this order, once each. `ahead` as above.
+template <bool reversed = false, class Sample, class Produce>
+void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, std::int64_t ahead, Produce produce) {
+  int row = 0;
+  if constexpr (plain<Sample>) {
+    using S = Square<Sample>;
     if (step == 1) {
-      for (; t + square <= count; t += square) {
-        for (int first = 0; first < used; first += square) {
-          Vector<Sample, square> v[square];
-#pragma GCC unroll 16
-          for (int i = 0; i < square; ++i) {
-            v[i] = load<Vector<Sample, square>>(tile + (reversed ? count - 1 - t - i : t + i) * lanes + first);
+      constexpr int squares = lanes / S::n, pieces = S::group * squares / S::groups;
+      alignas(64) Sample between[2][squares][S::n * S::n];
+      const int strips = count / S::n;
+      for (int strip = 0; strip <= strips; ++strip) {
+#pragma GCC unroll 4
+        for (int s = 0; s < S::groups; ++s) {
+          if (strip < strips) {
+            typename S::V v[squares][S::group];
+#pragma GCC unroll 4
+            for (int i = 0; i < S::group; ++i) {
+              const Pair value = produce(strip * S::n + s * S::group + i);
+#pragma GCC unroll 2
+              for (int q = 0; q < squares; ++q) v[q][reversed ? S::group - 1 - i : i] = narrowed(value, Sample{}, q);
+            }
+#pragma GCC unroll 2
+            for (int q = 0; q < squares; ++q) {
+              S::within_groups(v[q]);
+#pragma GCC unroll 4
+              for (int i = 0; i < S::group; ++i) {
+                store(between[strip % 2][q] + ((reversed ? S::groups - 1 - s : s) * S::group + i) * S::n, v[q][i]);
+              }
+            }
           }
-          transpose<Sample, square>(v);
-          if (first + square <= used) {
-#pragma GCC unroll 16
-            for (int i = 0; i < square; ++i) store(rows[first + i] + t, v[i]);
-          } else {
-#pragma GCC unroll 16
-            for (int i = 0; i < square; ++i) {
-              if (first + i < used) store(rows[first + i] + t, v[i]);
+          if (strip > 0) {  // the strip before
+            const int t = reversed ? count - strip * S::n : (strip - 1) * S::n;
+#pragma GCC unroll 4
+            for (int piece = s * pieces; piece < (s + 1) * pieces; ++piece) {
+              const int q = piece / S::group, i = piece % S::group;
+              typename S::V v[S::groups * S::group];  // v[0], v[group], … are used
+#pragma GCC unroll 4
+              for (int g = 0; g < S::groups; ++g) {
+                v[g * S::group] = load<typename S::V>(between[(strip + 1) % 2][q] + (g * S::group + i) * S::n);
+              }
+              S::among_groups(v);
+#pragma GCC unroll 4
+              for (int g = 0; g < S::groups; ++g) {
+                const int lane = q * S::n + g * S::group + i;
+                if (lane < used) {
+                  store(rows[lane] + t, v[g * S::group]);
+                  __builtin_prefetch(rows[lane] + t + ahead, 1);
+                }
+              }
             }
           }
         }
       }
+      row = strips * S::n;
     }
   }
-  for (; t < count; ++t) {
-    for (int lane = 0; lane < used; ++lane) {
-      write(rows[lane][t * step], tile[(reversed ? count - 1 - t : t) * lanes + lane]);
-    }
+  for (; row < count; ++row) {
+    const std::int64_t at = (reversed ? count - 1 - row : row) * step;
+    alignas(64) double values[lanes];
+    store_pair(values, produce(row));
+    for (int lane = 0; lane < used; ++lane) write(rows[lane][at], values[lane]);
   }
 }
 
