@@ -237,8 +237,8 @@ class Forward {
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += length) {
           const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-          load_tile(tile, x, f_.x.step, count, length);
-          filter_tile<order.value>(y, used, f_.y.step, length, tile, count, b, a, z);
+          load_tile<false, tile_rows>(tile, x, f_.x.step, count);
+          filter_tile<order.value, tile_rows>(y, used, f_.y.step, tile, count, b, a, z);
           advance(count);
         }
       });
@@ -249,16 +249,11 @@ class Forward {
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       for (std::int64_t t = 0; t < f_.samples; t += length) {
         const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-        load_tile(xs, x, f_.x.step, count, length);
-        fir_tile(xs, ys, count, f_.b_length - 1, b);
-        for (int i = 0; i < count && t + i < order_; ++i) {
-          for (int at = 0; at < lanes; at += width) {
-            double* to = ys + i * lanes + at;
-            store_doubles(to, load_doubles(to) + load_doubles(z + (t + i) * lanes + at));
-          }
-        }
-        all_pole_tile(ys, count, f_.a_length - 1, a);
-        store_rows(y, used, f_.y.step, count, length, [&](int i) { return load_pair(ys + i * lanes); });
+        load_tile<false, tile_rows>(xs, x, f_.x.step, count);
+        const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
+        std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
+        pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
+        store_rows<false, tile_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(ys + i * lanes); });
         advance(count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
@@ -323,7 +318,7 @@ class Forward {
       }
       load_segments<false>(tile, from, f_.x.step, count, tables, entry);
       scan_segments<order>(power, z, entry);
-      filter_tile<order>(to, lanes, f_.y.step, lanes * count, tile, count, lane_b, lane_a, entry);
+      filter_tile<order>(to, lanes, f_.y.step, tile, count, lane_b, lane_a, entry);
       x += lanes * count * f_.x.step;
       y += lanes * count * f_.y.step;
       left -= lanes * count;
@@ -587,7 +582,7 @@ class Backward {
   // The input gradients of `count` samples in reverse, produce(0), produce(1), …: stored, or added up over the lanes.
   template <class Produce>
   void put_rows(Sample* const (&gx)[lanes], int used, int count, double* sums, Produce produce) const {
-    if (sums == nullptr && f_.gx) return store_rows<true>(gx, used, f_.gx.step, count, -count, produce);
+    if (sums == nullptr && f_.gx) return store_rows<true, -tile_rows>(gx, used, f_.gx.step, count, produce);
     for (int i = 0; i < count; ++i) {
       const Pair value = produce(i);
       if (sums == nullptr) continue;
@@ -642,7 +637,7 @@ class Backward {
     const auto load_reversed = [&](auto* tile, const Sample* const(&rows)[lanes], std::int64_t step, std::int64_t t, int count) {
       const Sample* at[lanes];
       for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
-      load_tile<true>(tile, at, step, count, -length);
+      load_tile<true, -tile_rows>(tile, at, step, count);
     };
     const auto load_gradient = [&](auto* tile, std::int64_t t, int count) {
       if (f_.gy) {
@@ -668,9 +663,8 @@ class Backward {
               load_reversed(x_tile, x, f_.x.step, t, count);
               load_reversed(y_tile, y, f_.y.step, t, count);
             }
-            TileBackward<order.value, correlate.value> filter(b, a, v);
-            put(t, count, [&](int i) { return filter.step(load_pair(g_tile + i * lanes), x_tile + i * lanes, y_tile + i * lanes); });
-            filter.finish(v, gb, ga);
+            backward_tile<order.value, correlate.value>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga, sums != nullptr,
+                                                        [&](auto produce) { put(t, count, produce); });
           });
         };
         if (correlate_) {
@@ -760,26 +754,24 @@ class Backward {
       scan_segments<order>(power, v, entry);
       if (correlate_) {
         segments_of(x, f_.x.step);
-        load_tile<true>(x_tile, rows, f_.x.step, count, -lanes * count);
+        load_tile<true>(x_tile, rows, f_.x.step, count);
         segments_of(y, f_.y.step);
-        load_tile<true>(y_tile, rows, f_.y.step, count, -lanes * count);
+        load_tile<true>(y_tile, rows, f_.y.step, count);
       }
       const auto run = [&](auto correlate) {
-        TileBackward<order, correlate.value> filter(lane_b, lane_a, entry);
-        const auto step = [&](int i) { return filter.step(load_pair(g_tile + i * lanes), x_tile + i * lanes, y_tile + i * lanes); };
-        if (gx.rows != nullptr) {
-          Sample* to[lanes];
-          for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-          store_rows<true>(to, lanes, gx.step, count, -lanes * count, step);
-        } else {
+        backward_tile<order, correlate.value>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga, sums != nullptr, [&](auto produce) {
+          if (gx.rows != nullptr) {
+            Sample* to[lanes];
+            for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
+            return store_rows<true>(to, lanes, gx.step, count, produce);
+          }
           for (int i = 0; i < count; ++i) {
             alignas(64) double values[lanes];
-            store_pair(values, step(i));
+            store_pair(values, produce(i));
             if (sums == nullptr) continue;
             for (int lane = 0; lane < lanes; ++lane) sums[left - lane * count - 1 - i] += values[lane];
           }
-        }
-        filter.finish(entry, lane_gb, lane_ga);
+        });
       };
       if (correlate_) {
         run(Choice<true>{});

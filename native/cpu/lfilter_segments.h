@@ -79,7 +79,7 @@ void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::
                    double* ends) {
   const double* w = tables.weights + (tables.length - count) * order;
   Pair sums[order] = {};
-  load_tile<reversed>(tile, rows, step, count, (reversed ? -lanes : lanes) * count, [&](int t) {
+  load_tile<reversed>(tile, rows, step, count, [&](int t) {
     const Pair x = load_pair(tile + t * lanes);
 #pragma GCC unroll 8
     for (int j = 0; j < order; ++j) {

@@ -298,10 +298,10 @@ struct Nothing {
 };
 
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
-// consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in memory is
-// fetched into the cache: these are more streams than the machine follows by itself.
-template <bool reversed = false, class Sample, class T, class Consume = Nothing>
-void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, std::int64_t ahead, Consume consume = {}) {
+// consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in memory
+// (0: nothing) is fetched into the cache: rows far apart are more streams than the machine follows by itself.
+template <bool reversed = false, int ahead = 0, class Sample, class T, class Consume = Nothing>
+void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, Consume consume = {}) {
   int row = 0;
   if constexpr (plain<Sample>) {
     using S = Square<Sample>;
@@ -321,7 +321,7 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
               for (int i = 0; i < S::group; ++i) {
                 const Sample* from = rows[q * S::n + piece * S::group + i] + t;
                 v[piece * S::group + i] = load<typename S::V>(from);
-                __builtin_prefetch(from + ahead);
+                if constexpr (ahead != 0) __builtin_prefetch(from + ahead);
               }
               S::within_groups(v + piece * S::group);
             } else {
@@ -357,8 +357,8 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
 
 // rows[lane][t * step] = produce(t) in the lane, t < count, lane < used; reversed: produce(count − 1 − t). produce(0),
 // produce(1), … are called in this order, once each. `ahead` as above.
-template <bool reversed = false, class Sample, class Produce>
-void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, std::int64_t ahead, Produce produce) {
+template <bool reversed = false, int ahead = 0, class Sample, class Produce>
+void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, Produce produce) {
   int row = 0;
   if constexpr (plain<Sample>) {
     using S = Square<Sample>;
@@ -402,7 +402,7 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
                 const int lane = q * S::n + g * S::group + i;
                 if (lane < used) {
                   store(rows[lane] + t, v[g * S::group]);
-                  __builtin_prefetch(rows[lane] + t + ahead, 1);
+                  if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1);
                 }
               }
             }
