@@ -67,7 +67,7 @@ def broadcast_batch(given: Sequence[tuple[str, Tensor]]) -> tuple[int, ...]:
 
 
 def explain_lfilter(
-    error: RuntimeError,
+    error: Exception,
     x: Tensor,
     b: Tensor,
     a: Tensor,

@@ -19,13 +19,13 @@ from torch._C._dynamo import eval_frame as _eval_frame
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _library = torch.library.Library("torch_iir", "FRAGMENT")  # type: ignore[no-untyped-call]
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _after_autograd = torch._C._after_autograd_keyset
 _any_requires_grad = torch._C._any_requires_grad
 _transforms_active = torch._C._are_functorch_transforms_active
+_modes_active = torch._C._len_torch_dispatch_stack
 _set_forward_ad = torch.autograd.forward_ad._set_fwd_grad_enabled
 
 Tensors = Sequence[Any]  # tensors, None where an optional one is absent
@@ -81,7 +81,7 @@ def concrete(*tensors: Tensor) -> bool:
     return not (
         torch.compiler.is_compiling()
         or _transforms_active()
-        or _get_current_dispatch_mode() is not None
+        or _modes_active()
         or any(tensor.is_meta or type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
     )
 
@@ -109,7 +109,7 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
             saved = (*inputs[:tensors], *[output[index] for index in keeps])
             ctx.save_for_backward(*saved)
-            if forward_ad._current_level >= 0 or _transforms_active():
+            if forward_ad._current_level >= 0 or _transforms_active() or _modes_active():
                 ctx.save_for_forward(*saved)
             ctx.constants = inputs[tensors:]
             ctx.set_materialize_grads(False)  # an output that nobody used costs nothing
@@ -122,7 +122,7 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
             else:
                 return (None,) * arguments
             needed, saved = ctx.needs_input_grad, ctx.saved_tensors + ctx.constants
-            if torch.is_grad_enabled() or _transforms_active() or forward_ad._current_level >= 0:
+            if torch.is_grad_enabled() or forward_ad._current_level >= 0 or _transforms_active() or _modes_active():
                 return formula(needed, saved, gradients) + constants
             with _below_autograd():  # nobody differentiates this
                 return formula(needed, saved, gradients) + constants
@@ -130,14 +130,23 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         @staticmethod
         def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
             saved = ctx.saved_tensors
-            result = pushforward(saved + ctx.constants, tangents)
-            if any(tangent is None for tangent in result):  # torch wants zeros written out
-                outputs = op.fake(*saved[:tensors], *ctx.constants)
-                result = tuple(
-                    torch.zeros_like(output) if tangent is None else tangent
-                    for tangent, output in zip(result, outputs, strict=True)
-                )
+            if not _transforms_active():
+                return pushed(saved + ctx.constants, tangents)
+            # An outer torch.func.jvp differentiates this; torch has switched that off. Of this level only the values
+            # are meant.
+            with _set_forward_ad(True):
+                values = [None if tensor is None else _primal(tensor) for tensor in saved]
+                return pushed((*values, *ctx.constants), tangents)
+
+    def pushed(saved: tuple[Any, ...], tangents: Tensors) -> tuple[Tensor, ...]:
+        result: tuple[Any, ...] = pushforward(saved, tangents)
+        if all(tangent is not None for tangent in result):
             return result
+        outputs = op.fake(*saved[:tensors], *saved[tensors + len(keeps) :])
+        return tuple(  # torch wants zeros written out
+            torch.zeros_like(output) if tangent is None else tangent
+            for tangent, output in zip(result, outputs, strict=True)
+        )
 
     Derivative.__name__ = Derivative.__qualname__ = op.__name__
     apply: Callable[..., Any] = getattr(Derivative, "apply")  # noqa: B009  (it comes from C++, untyped)
@@ -146,15 +155,21 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         if _transforms_active():
             with enable_single_level_autograd_function():
                 return apply(*args, *(None,) * (arguments - len(args)))
-        if forward_ad._current_level >= 0 or (torch.is_grad_enabled() and _any_requires_grad(*args)):
-            # The dispatcher drops trailing defaults.
-            return apply(*args, *(None,) * (arguments - len(args)))
+        # A graph captured by Dynamo enters a dual level behind the back of forward_ad; it is traced under a mode.
+        if forward_ad._current_level >= 0 or _modes_active() or (torch.is_grad_enabled() and _any_requires_grad(*args)):
+            return apply(*args, *(None,) * (arguments - len(args)))  # the dispatcher drops trailing defaults
         with _below_autograd():
             return redispatch(keyset & _after_autograd, *args)
 
     for method in (Derivative.forward, Derivative.setup_context, Derivative.backward, Derivative.jvp, kernel):
         _hide_from_dynamo(method)
     return kernel
+
+
+def _primal(tensor: Tensor) -> Tensor:
+    """The value without its tangent; the level is named because forward_ad may not know that it was entered."""
+    primal: Tensor = torch._VF._unpack_dual(tensor, level=0)[0]
+    return primal
 
 
 def _hide_from_dynamo(function: Any) -> None:

@@ -137,7 +137,7 @@ def _gustafsson(b: Tensor, a: Tensor, x: Tensor, irlen: int | None) -> Tensor:
 
 def _least_squares(rows: Tensor, target: Tensor) -> Tensor:
     """The c of least norm that minimises |Σ_i c_i rows_i − target|."""
-    pseudoinverse = torch.linalg.pinv(rows.mT, rtol=torch.finfo(rows.dtype).eps)
+    pseudoinverse = torch.linalg.pinv(rows.mT)
     weights: Tensor = pseudoinverse @ target.unsqueeze(-1)
     return weights.squeeze(-1)
 

@@ -110,7 +110,7 @@ def filtered(
     try:
         y_and_zf: tuple[Tensor, Tensor] = _lfilter(x, b, a, zi)
         return y_and_zf
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise explain_lfilter(error, x, b, a, zi, names) from None
 
 

@@ -1,0 +1,122 @@
+"""The ops, written plainly in NumPy: one function per op, by its name, and the specification that its tests hold it to.
+
+Computed in at least double precision, in long double where an argument is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.inexact]
+
+
+def array(value: Tensor | Array | None, like: np.dtype | type = np.float64) -> Array | None:
+    """A tensor or array in at least double precision."""
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        value = value.detach().to(torch.promote_types(value.dtype, torch.float64)).numpy()
+    return np.asarray(value, np.result_type(value, like))
+
+
+def lfilter(x, b, a, zi=None):
+    """Transposed direct form II of the filter normalised to a0 = 1, a sample at a time. Returns (y, zf)."""
+    x, b, a, zi = (array(value) for value in (x, b, a, zi))
+    order = max(b.shape[-1], a.shape[-1]) - 1
+    batch = np.broadcast_shapes(*(value.shape[:-1] for value in (x, b, a, zi) if value is not None))
+    dtype = np.result_type(*(value for value in (x, b, a, zi) if value is not None))
+    b, a = padded(b / a[..., :1], order + 1), padded(a / a[..., :1], order + 1)
+    y = np.zeros((*batch, x.shape[-1]), dtype)
+    z = np.zeros((*batch, order + 1), dtype)  # with a 0 at the end
+    if zi is not None:
+        z[..., :order] = zi
+    for t in range(x.shape[-1]):
+        y[..., t] = b[..., 0] * x[..., t] + z[..., 0]
+        z[..., :order] = z[..., 1:] + b[..., 1:] * x[..., t, None] - a[..., 1:] * y[..., t, None]
+    return y, z[..., :order]
+
+
+def lfilter_backward(gy, gzf, x, b, a, zi, y, output_mask=15):
+    """Gradients of Re Σ conj(gy) y + Re Σ conj(gzf) zf, in torch's convention. Returns (gx, gb, ga, gzi)."""
+    gy, gzf, x, b, a, zi, y = (array(value) for value in (gy, gzf, x, b, a, zi, y))
+    order, samples = max(b.shape[-1], a.shape[-1]) - 1, x.shape[-1]
+    given = [value for value in (gy, gzf, x, b, a, zi, y) if value is not None]
+    batch = np.broadcast_shapes(*(value.shape[:-1] for value in given))
+    dtype = np.result_type(*given)
+    b0 = np.broadcast_to(padded(b, order + 1), (*batch, order + 1)).astype(dtype)
+    a0 = np.broadcast_to(padded(a, order + 1), (*batch, order + 1)).astype(dtype)
+    first = a0[..., :1].conj()
+    b_hat, a_hat = b0.conj() / first, a0.conj() / first
+
+    v = np.zeros((*batch, samples + 2 * order + 1), dtype)
+    if gzf is not None:
+        v[..., samples : samples + order] = gzf
+    for t in reversed(range(samples)):
+        v[..., t] = (0 if gy is None else gy[..., t]) - (a_hat[..., 1:] * v[..., t + 1 : t + 1 + order]).sum(-1)
+
+    shifted = np.stack([v[..., k : k + samples] for k in range(order + 1)], -2)  # v[t+k]
+    gx = (b_hat[..., None] * shifted).sum(-2)
+    gb_hat = (shifted * x.conj()[..., None, :]).sum(-1)
+    ga_hat = -(shifted * y.conj()[..., None, :]).sum(-1)
+    through = (gb_hat * b_hat).sum(-1) + (ga_hat * a_hat)[..., 1:].sum(-1)
+    ga = np.concatenate([-through[..., None], ga_hat[..., 1:]], -1) / first
+    gradients = (
+        (gx, x),
+        (gb_hat[..., : b.shape[-1]] / first, b),
+        (ga[..., : a.shape[-1]], a),
+        (v[..., :order], zi),
+    )
+    return tuple(
+        summed_to(gradient, argument) if argument is not None and output_mask >> bit & 1 else np.zeros(0)
+        for bit, (gradient, argument) in enumerate(gradients)
+    )
+
+
+def padded(coefficients: Array, length: int) -> Array:
+    rest = np.zeros((*coefficients.shape[:-1], length - coefficients.shape[-1]), coefficients.dtype)
+    return np.concatenate([coefficients, rest], -1)
+
+
+def summed_to(gradient: Array, argument: Array) -> Array:
+    """Summed over the dimensions that the argument was broadcast over; real if the argument is."""
+    extra = gradient.ndim - argument.ndim
+    gradient = gradient.sum(tuple(range(extra)))
+    ones = tuple(d for d in range(argument.ndim) if argument.shape[d] == 1)
+    gradient = gradient.sum(ones, keepdims=True)
+    return gradient if np.iscomplexobj(argument) else gradient.real
+
+
+def stable_filter(order: int, generator: np.random.Generator, radius: float = 0.9) -> tuple[Array, Array]:
+    """(b, a) with poles and zeros at random angles, poles within the radius, and a0 = 1."""
+
+    def roots(largest: float) -> Array:
+        pairs = largest * generator.uniform(0.3, 1, order // 2) * np.exp(1j * generator.uniform(0.1, 3.0, order // 2))
+        return np.concatenate([pairs, pairs.conj(), generator.uniform(-largest, largest, order % 2)])
+
+    b, a = (np.atleast_1d(np.poly(roots(largest)).real) for largest in (0.95, radius))
+    return b * generator.uniform(0.5, 1), a
+
+
+def tolerance(dtype: torch.dtype, y: Array, x: Array, b: Array, a: Array, zi: Array | None = None) -> float:
+    """What rounding may do to the largest sample of a filter's output.
+
+    The result is rounded once to its dtype. Inside, every term of the recursion is rounded in double precision, and the
+    errors, independent of each other, come out gained by the root of Σ h² of 1/A. Algorithms other than the direct form
+    sum in other orders; 1e-10 of the largest sample is what they promise.
+    """
+    order = max(b.shape[-1], a.shape[-1]) - 1
+    a = a / a[..., :1]
+    largest = np.abs(y).max(initial=0)
+    terms = np.abs(b).sum(-1).max() * np.abs(x).max(initial=0) + np.abs(a).sum(-1).max() * largest
+    if zi is not None:
+        terms += np.abs(zi).max(initial=0)
+    impulse = np.zeros(max(x.shape[-1], 1))
+    impulse[0] = 1
+    gain = np.sqrt((np.abs(lfilter(impulse, np.ones(1), a)[0]) ** 2).sum(-1).max())
+    double = np.finfo(np.float64).eps
+    return float(
+        torch.finfo(dtype).eps * largest + max(8 * (order + 1) * double * gain * terms, 1e-10 * largest) + double
+    )

@@ -1,0 +1,141 @@
+"""Every op is declared completely. Walks the declarations and the dispatcher, so that a new op cannot be forgotten."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+import torch_iir
+from torch_iir._registration import Op
+from torch_iir.ops import OPS
+
+every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+
+
+def overload(op: type[Op]) -> Any:
+    return getattr(torch.ops.torch_iir, op.name).default
+
+
+def samples(op: type[Op]) -> Iterator[Any]:
+    for index, args in enumerate(op.samples()):
+        yield pytest.param(op, args, id=f"{op.name}-{index}")
+
+
+every_sample = pytest.mark.parametrize(("op", "args"), [sample for op in OPS for sample in samples(op)])
+
+
+def test_every_schema_is_declared() -> None:
+    names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("torch_iir::")}
+    public = {name.removeprefix("torch_iir::") for name in names if not name.startswith("torch_iir::_")}
+    assert public == {op.name for op in OPS} == set(Op.declared)
+
+
+@every_op
+def test_declaration_is_complete(op: type[Op]) -> None:
+    for part in ("core", "fake", "backward", "jvp", "samples"):
+        assert part in vars(op), f"{op.name} declares no {part}"
+    tensors = [argument.name for argument in overload(op)._schema.arguments if "Tensor" in str(argument.type)]
+    assert list(op.core) == tensors
+    assert hasattr(reference, op.name), f"tests/reference.py has no {op.name}"
+    stem = Path(inspect.getfile(op)).stem
+    assert (Path(__file__).parent / f"test_{stem}.py").exists()
+
+
+@every_op
+@pytest.mark.parametrize("key", ["CPU", "Meta", "Autograd", "FuncTorchBatched", "AutocastCPU", "AutocastCUDA"])
+def test_dispatcher_has_the_kernel(op: type[Op], key: str) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"torch_iir::{op.name}", key)
+
+
+@every_op
+def test_samples_cover_what_opcheck_needs(op: type[Op]) -> None:
+    tensors = [[arg for arg in args if isinstance(arg, Tensor)] for args in op.samples()]
+    flat = [tensor for args in tensors for tensor in args]
+    assert any(tensor.numel() == 0 for tensor in flat)
+    assert any(0 in tensor.stride() and tensor.numel() > 1 for tensor in flat)
+    assert any(not tensor.is_contiguous() and 0 not in tensor.stride() for tensor in flat)
+    assert any(tensor.is_complex() for tensor in flat)
+
+
+@every_sample
+def test_equals_its_reference(op: type[Op], args: tuple[Any, ...]) -> None:
+    results = overload(op)(*args)
+    expected = getattr(reference, op.name)(*args)
+    for result, target in zip(results, expected, strict=True):
+        assert tuple(result.shape) == target.shape
+        scale = max(float(np.abs(target).max(initial=0)), 1)
+        np.testing.assert_allclose(result.numpy(), target, rtol=0, atol=1e3 * torch.finfo(result.dtype).eps * scale)
+
+
+@every_sample
+def test_opcheck(op: type[Op], args: tuple[Any, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about non-leaf tensors
+        torch.library.opcheck(overload(op), tuple(leaf(arg) for arg in args))
+        torch.library.opcheck(overload(op), args, test_utils=("test_schema", "test_faketensor"))
+
+
+@every_sample
+def test_gradients(op: type[Op], args: tuple[Any, ...]) -> None:
+    """Reverse, forward, batched, and with undefined gradients."""
+    args = differentiable(args)
+    torch.autograd.gradcheck(
+        wanted_outputs(op),
+        args,
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+        check_undefined_grad=True,
+    )
+
+
+@every_sample
+def test_gradients_of_gradients(op: type[Op], args: tuple[Any, ...]) -> None:
+    """Reverse over reverse, and forward over reverse. For the backward op these are third derivatives."""
+    args = differentiable(args)
+    elements = sum(arg.numel() for arg in args if isinstance(arg, Tensor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.autograd.gradgradcheck(
+            wanted_outputs(op),
+            args,
+            check_fwd_over_rev=True,
+            check_rev_over_rev=True,
+            atol=1e-4,
+            fast_mode=elements > 25,
+        )
+
+
+def leaf(arg: Any) -> Any:
+    """A leaf that requires grad with the strides of arg."""
+    return arg.detach().requires_grad_() if isinstance(arg, Tensor) else arg
+
+
+def differentiable(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Finite differences need elements that do not overlap."""
+    return tuple(
+        arg.detach().clone(memory_format=torch.contiguous_format).requires_grad_() if isinstance(arg, Tensor) else arg
+        for arg in args
+    )
+
+
+def wanted_outputs(op: type[Op]) -> Any:
+    def function(*args: Any) -> tuple[Tensor, ...]:
+        outputs = overload(op)(*args)
+        return tuple(out for bit, out in enumerate(outputs) if not op.like or args[-1] >> bit & 1)
+
+    return function
+
+
+def test_algorithm_names_are_checked() -> None:
+    with pytest.raises(ValueError, match="algorithm must be one of"), torch_iir.algorithm("fastest"):
+        pass
