@@ -1,0 +1,10 @@
+import os
+import sys
+
+if __name__ == "__main__":
+    # Before NumPy and torch read them: no library starts threads of its own.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = "1"
+    from bench.runner import main
+
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Times of calls that take turns in one process, and of a copy of the same bytes.
+
+The estimator is the median over rounds. In a round each function runs once, ours, theirs, ours, theirs …, so that what
+else the machine does meets all of them alike, and every run takes the next input, so that none finds its numbers in the
+caches because another has just read them. What a call returns is freed before its clock stops: fresh memory belongs to
+its price.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from bench.compare import Expected
+
+INPUTS = 7  # that the runs cycle through; prime, so that each of several calls taking turns gets all of them
+
+
+@dataclass(frozen=True)
+class Call:
+    """One adapter: a function as its user calls it.
+
+    Args:
+        name: of the library, or of the variant of ours.
+        run: computes the result for the n-th input; any n.
+        expected: the reference for the n-th input. None for a yardstick, which is only timed.
+        repeat: runs between two readings of the clock, for those that last a few microseconds.
+        context: entered around the runs, outside the clock.
+    """
+
+    name: str
+    run: Callable[[int], Any]
+    expected: Callable[[int], Expected] | None = None
+    repeat: int = 1
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many rounds: as many as fit into ``seconds``, within ``fewest`` and ``most``; 3 where a run is slow."""
+
+    warmup: int = 3
+    fewest: int = 20
+    most: int = 200
+    seconds: float = 1.0
+    slow: float = 5.0
+
+    def rounds(self, times: Sequence[float]) -> int:
+        if max(times) > self.slow:
+            return min(self.fewest, 3)
+        return max(self.fewest, min(self.most, int(self.seconds / max(sum(times), 1e-9))))
+
+
+FULL = Plan()
+QUICK = Plan(warmup=1, fewest=2, most=2)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a call: the median and the quartiles over the rounds."""
+
+    median: float
+    quartiles: tuple[float, float]
+    rounds: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Times:
+        low, _, high = quantiles(seconds, method="inclusive")
+        return cls(median(seconds), (low, high), len(seconds))
+
+
+def interleaved(
+    calls: Sequence[Call], plan: Plan = FULL, clock: Callable[[], float] = time.perf_counter
+) -> list[Times]:
+    """The times of each call, the calls taking turns."""
+    with no_collection():
+        turns = count()
+        for _ in range(plan.warmup):
+            first = [timed(call, next(turns), clock) * call.repeat for call in calls]
+        seconds = [[timed(call, next(turns), clock) for call in calls] for _ in range(plan.rounds(first))]
+    return [Times.of(column) for column in zip(*seconds, strict=True)]
+
+
+def timed(call: Call, turn: int, clock: Callable[[], float]) -> float:
+    """Seconds per run."""
+    run = call.run
+    inputs = range(turn, turn + call.repeat)
+    with call.context():
+        start = clock()
+        for i in inputs:
+            run(i)
+        return (clock() - start) / call.repeat
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def copy_of(bytes_moved: int, like: Call) -> Call:
+    """A copy that moves so many bytes, half of them read and half written into a buffer that is there already."""
+    sources = [torch.zeros(bytes_moved // 2, dtype=torch.uint8) for _ in range(INPUTS)]
+    target = torch.zeros_like(sources[0])
+    return Call("copy", lambda n: target.copy_(sources[n % INPUTS]), repeat=like.repeat, context=like.context)
+
+
+def peak_bytes(call: Call) -> int | None:
+    """By how much one run raises the resident memory of the process at its highest, to some 4 KiB pages.
+
+    The least of three runs: the kernel counts pages in batches. None where Linux does not tell.
+    """
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    rises = []
+    try:
+        for n in range(3):
+            with call.context():
+                ctypes.CDLL(None).malloc_trim(0)  # or the run would find the pages of an earlier one
+                reset.write_text("5")
+                before = resident(status, "VmRSS")
+                call.run(n)
+                rises.append(max(resident(status, "VmHWM") - before, 0))
+        return min(rises)
+    except (OSError, AttributeError):
+        return None
+
+
+def resident(status: Path, key: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,37 @@
+"""What a call of the public function costs where there is next to nothing to filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from bench.filters import Job, noise, stable_filter
+from bench.lfilter_backward import Backward
+from bench.question import Figure, Question, Target
+
+
+def figures(quick: bool) -> Iterator[Figure]:
+    job = Job.of(np.float32, *stable_filter(2), noise((64,)))
+    repeat = 2 if quick else 200
+    modes = (
+        ("inference mode", torch.inference_mode, Target("µs", 6, 3.5)),
+        ("no grad", torch.no_grad, Target("µs", 8, 6)),
+        ("grad mode, no input requires it", nullcontext, Target("µs")),
+    )
+    for name, context, target in modes:
+        calls = (job.ours(repeat=repeat, context=context), job.scipy(repeat=repeat))
+        yield Figure(f"lfilter, T = 64, {name}", calls, job.samples, job.bytes_moved, target)
+    backward = Backward(job)
+    yield Figure(
+        "lfilter, T = 64, forward + backward",
+        (backward.ours(repeat=repeat),),
+        job.samples,
+        3 * job.bytes_moved,
+        Target("µs", 65, 48),
+    )
+
+
+QUESTION = Question("limits", figures)

@@ -1,0 +1,115 @@
+"""What a question consists of, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench import machine
+from bench.measure import FULL, INPUTS, QUICK, Call, copy_of, interleaved, peak_bytes
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure has to reach.
+
+    Args:
+        kind: ``"speedup"``, their time over ours, of which AVX2 is held to half; ``"scaling"``, the same with ourselves
+            in their place, the same for every instruction set; ``"slowdown"``, our time over theirs, and ``"µs"``, our
+            time, where less is better.
+        limit: at least this, or at most.
+        aim: what we would like.
+    """
+
+    kind: Literal["speedup", "scaling", "slowdown", "µs"]
+    limit: float | None = None
+    aim: float | None = None
+
+    def value(self, seconds: Sequence[float]) -> float:
+        if self.kind == "µs":
+            return seconds[0] * 1e6
+        return seconds[0] / seconds[1] if self.kind == "slowdown" else seconds[1] / seconds[0]
+
+    def bounds(self, isa: str) -> tuple[float | None, float | None]:
+        """The limit and the aim on this instruction set."""
+        share = {"avx512": 1.0, "avx2": 0.5}.get(isa) if self.kind == "speedup" else 1.0
+        limit, aim = (None if share is None or bound is None else share * bound for bound in (self.limit, self.aim))
+        return limit, aim
+
+    def reached(self, value: float, bound: float | None) -> bool | None:
+        if bound is None:
+            return None
+        return value >= bound if self.kind in ("speedup", "scaling") else value <= bound
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of a table.
+
+    Args:
+        name: what is computed, with its shape and dtype.
+        calls: ours first; the ratio is against the second, the others are for orientation.
+        samples: that ours puts out.
+        bytes_moved: what it has to read and write at least.
+        target: what ours has to reach.
+        note: for the table.
+    """
+
+    name: str
+    calls: tuple[Call, ...]
+    samples: int
+    bytes_moved: int
+    target: Target
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One file of the folder. ``figures(quick)`` makes its rows, on short signals if quick.
+
+    The table is ``"speed"`` for figures against another, ``"limits"`` for those that stand alone, ``"algorithms"`` for
+    variants of ours beside each other.
+    """
+
+    table: Literal["speed", "limits", "algorithms"]
+    figures: Callable[[bool], Iterator[Figure]]
+
+
+def answer(figure: Figure, quick: bool = False) -> Record:
+    """Compares every output with the reference, then times all calls and a copy in turns."""
+    for call in figure.calls:
+        for n in range(INPUTS):
+            if call.expected is None:
+                continue
+            with call.context():
+                result = call.run(n)
+            call.expected(n).compare(call.name, result)
+
+    ours, target = figure.calls[0], figure.target
+    calls = (*figure.calls, copy_of(figure.bytes_moved, ours))
+    times = interleaved(calls, QUICK if quick else FULL)
+    seconds = [time.median for time in times]
+    value = float(f"{target.value(seconds):.3g}")  # what the tables show is what is judged
+    limit, aim = target.bounds(machine.isa())
+    return {
+        "figure": figure.name,
+        "kind": target.kind,
+        "against": figure.calls[1].name if target.kind != "µs" else "",
+        "value": value,
+        "limit": limit,
+        "limit_reached": target.reached(value, limit),
+        "aim": aim,
+        "aim_reached": target.reached(value, aim),
+        "samples_per_second": figure.samples / seconds[0],
+        "bytes_moved": figure.bytes_moved,
+        "share_of_copy": seconds[-1] / seconds[0],
+        "peak_bytes": peak_bytes(ours),
+        "rounds": times[0].rounds,
+        "note": figure.note,
+        "samples": figure.samples,
+        "seconds": {call.name: time.median for call, time in zip(calls, times, strict=True)},
+        "quartiles": {call.name: time.quartiles for call, time in zip(calls, times, strict=True)},
+    }

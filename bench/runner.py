@@ -1,0 +1,122 @@
+"""Finds the questions, answers them, prints and keeps the answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+import bench
+from bench import machine, report
+from bench.question import Question, Record, answer
+
+
+def questions() -> dict[str, Question]:
+    """By the names of their files."""
+    modules = {module.name: import_module(f"bench.{module.name}") for module in pkgutil.iter_modules(bench.__path__)}
+    return {name: module.QUESTION for name, module in modules.items() if hasattr(module, "QUESTION")}
+
+
+def run(question: Question, quick: bool = False) -> Iterator[Record]:
+    """The figures of a question, one by one."""
+    with one_thread():
+        for figure in question.figures(quick):
+            yield answer(figure, quick)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_all(asked: Mapping[str, Question], quick: bool) -> report.Results:
+    start = time.perf_counter()
+    results: report.Results = {"machine": machine.describe(), "load": os.getloadavg()[0], "questions": {}}
+    print(report.machine_line(results) + (" Quick: signals are shorter than said." if quick else ""))
+    if results["load"] > 0.5:
+        print(f"The load of the machine is {results['load']:.1f}: what else runs there is in these figures.")
+    for name, question in asked.items():
+        print(f"\n{name}")
+        figures = []
+        for record in run(question, quick):
+            print("  " + line(record, question.table), flush=True)
+            figures.append(record)
+        results["questions"][name] = {"table": question.table, "figures": figures}
+    print(f"\n{time.perf_counter() - start:.0f} s")
+    return results
+
+
+def line(record: Record, table: str) -> str:
+    """A figure for the terminal."""
+    if table == "algorithms":
+        speeds = {name: record["samples"] / seconds / 1e6 for name, seconds in record["seconds"].items()}
+        return f"{record['figure']}, MS/s: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    columns = report.SPEED if table == "speed" else report.LIMITS
+    cells = {name: cell(record).replace("**", "") for name, cell in columns.items()}
+    return f"{cells.pop('question')}: " + ", ".join(f"{name} {cell}" for name, cell in cells.items() if cell != "–")
+
+
+def keep(results: report.Results, whole: bool, folder: Path = report.RESULTS) -> None:
+    """Writes the results. A part of the questions replaces these in what the same machine and versions gave before."""
+    if not whole:
+        before = [old for old in report.load(folder) if old["machine"] == results["machine"]]
+        if not before:
+            print("Not written: bench/results/ holds no whole run of this machine and these versions.")
+            return
+        answered = before[0]["questions"] | results["questions"]
+        results["questions"] = dict(sorted(answered.items()))
+    print(f"Written: {os.path.relpath(report.save(results, folder))}")
+
+
+def readme(check: bool, path: Path = report.README, folder: Path = report.RESULTS) -> int:
+    """Brings the README's tables up to the results, or only checks that they are."""
+    results = report.load(folder)
+    if not results:
+        print("bench/results/ is empty: python -m bench")
+        return 1
+    text = path.read_text()
+    wanted = report.with_blocks(text, report.readme_blocks(results))
+    if check and text != wanted:
+        print("README.md does not show what bench/results/ holds: python -m bench --readme")
+        return 1
+    if not check:
+        path.write_text(wanted)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=bench.__doc__)
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(questions())}; default: all")
+    parser.add_argument("--quick", action="store_true", help="short signals, two rounds, nothing written")
+    parser.add_argument("--readme", action="store_true", help="only write the results into README.md")
+    parser.add_argument("--check", action="store_true", help="only check that README.md shows the results")
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.questions) - set(questions())):
+        parser.error(f"no question {', '.join(unknown)}; there are {', '.join(questions())}")
+    asked = {name: question for name, question in questions().items() if name in (options.questions or questions())}
+    if options.readme or options.check:
+        return readme(options.check)
+
+    results = run_all(asked, options.quick)
+    if options.quick:
+        return 0
+    keep(results, whole=not options.questions)
+    if "TORCH_IIR_ISA" not in os.environ and machine.isa() == "avx512":
+        print("\nThe same on AVX2.\n", flush=True)
+        narrower = os.environ | {"TORCH_IIR_ISA": "avx2"}
+        return subprocess.run([sys.executable, "-m", "bench", *options.questions], env=narrower).returncode
+    return 0

@@ -1,0 +1,222 @@
+"""The benchmarks' own machinery, and that every question can be answered. Nothing here depends on how fast it is."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent.parent))  # bench is not installed; the end, so that torch_iir is what is
+
+from bench import machine, report, runner
+from bench.compare import Expected, WrongOutputError
+from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes
+from bench.question import Figure, Question, Target, answer
+
+QUESTIONS = runner.questions()
+
+
+class Clock:
+    """Time that passes only in the functions it makes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[tuple[str, int]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call(self, name: str, *seconds: float, repeat: int = 1) -> Call:
+        def run(n: int) -> None:
+            self.log.append((name, n))
+            self.now += seconds[len(self.log) // 2 % len(seconds)]
+
+        return Call(name, run, repeat=repeat)
+
+
+# --- the estimator
+
+
+def test_calls_take_turns_on_changing_inputs() -> None:
+    clock = Clock()
+    plan = Plan(warmup=1, fewest=INPUTS, most=INPUTS)
+    times = interleaved([clock.call("ours", 1), clock.call("theirs", 3)], plan, clock)
+    assert [name for name, _ in clock.log] == ["ours", "theirs"] * (1 + INPUTS)
+    for name in ("ours", "theirs"):
+        assert {n % INPUTS for called, n in clock.log[2:] if called == name} == set(range(INPUTS))
+    assert times == [Times(1, (1, 1), INPUTS), Times(3, (3, 3), INPUTS)]
+
+
+def test_median_ignores_interruptions() -> None:
+    clock = Clock()
+    calls = [clock.call("ours", 1, 1, 1, 1, 50), clock.call("theirs", 2, 2, 2, 2, 100)]
+    ours, theirs = interleaved(calls, Plan(warmup=1, fewest=20, most=20, slow=1000), clock)
+    assert (ours.median, theirs.median) == (1, 2)
+
+
+def test_repeated_runs_are_divided() -> None:
+    clock = Clock()
+    (times,) = interleaved([clock.call("ours", 0.5, repeat=5)], Plan(warmup=1, fewest=4, most=4), clock)
+    assert times.median == 0.5
+    assert len(clock.log) == 5 * 5
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(6.0, 3), (4.0, 20), (0.02, 50), (1e-6, 200)])
+def test_rounds(seconds: float, rounds: int) -> None:
+    assert Plan().rounds([seconds]) == rounds
+
+
+def test_copy_moves_the_bytes() -> None:
+    copied = copy_of(4096, Call("ours", lambda n: None)).run(0)
+    assert copied.nbytes == 2048
+
+
+def test_peak_memory() -> None:
+    size = 64 << 20
+    peak = peak_bytes(Call("ours", lambda n: torch.ones(size, dtype=torch.uint8)))
+    if peak is None:
+        pytest.skip("this system does not tell")
+    assert 0.9 * size < peak < 1.5 * size
+
+
+# --- what is compared, and what has to be reached
+
+
+def figure(ours: Callable[[int], np.ndarray], target: Target) -> Figure:
+    def expected(n: int) -> Expected:
+        return Expected((np.full(8, float(n)),), (0.0,))
+
+    calls = (Call("ours", ours, expected), Call("theirs", lambda n: np.full(8, float(n)), expected))
+    return Figure("a figure", calls, 8, 128, target)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(8), np.full(8, np.nan), np.zeros(7), np.full(8, 5.001)])
+def test_wrong_output_is_not_timed(wrong: np.ndarray) -> None:
+    with pytest.raises(WrongOutputError, match="ours, output 0"):
+        answer(figure(lambda n: wrong if n == 5 else np.full(8, float(n)), Target("speedup")), quick=True)
+
+
+def test_tolerance_follows_precision() -> None:
+    expected = Expected((np.ones(3),), (100.0,))
+    expected.compare("float32 once rounded", np.ones(3, np.float32) + np.float32(1e-7))
+    with pytest.raises(WrongOutputError):
+        expected.compare("computed in double", np.ones(3) + 1e-6)
+    replace(expected, inside=np.float32).compare("computed in float32", np.ones(3) + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "limit_reached", "aim_reached"),
+    [
+        (Target("speedup", 4, 6), 5, True, False),
+        (Target("scaling", 5, 6), 5, True, False),
+        (Target("slowdown", 0.2, 0.1), 0.2, True, False),
+        (Target("µs", 1e6, 3e6), 1e6, True, True),
+        (Target("µs"), 1e6, None, None),
+    ],
+)
+def test_targets(target: Target, value: float, limit_reached: bool | None, aim_reached: bool | None) -> None:
+    assert target.value([1.0, 5.0]) == value
+    assert target.reached(value, target.limit) is limit_reached
+    assert target.reached(value, target.aim) is aim_reached
+
+
+def test_avx2_is_held_to_half() -> None:
+    assert Target("speedup", 12, 18).bounds("avx2") == (6, 9)
+    assert Target("scaling", 1.7, 1.95).bounds("avx2") == (1.7, 1.95)
+    assert Target("speedup", 12, 18).bounds("baseline") == (None, None)
+
+
+# --- the questions
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_question_quickly(name: str) -> None:
+    threads = torch.get_num_threads()
+    for record in runner.run(QUESTIONS[name], quick=True):
+        assert record["value"] > 0
+        assert runner.line(record, QUESTIONS[name].table)
+    assert torch.get_num_threads() == threads
+
+
+# --- the tables
+
+
+@pytest.fixture(scope="module")
+def results() -> report.Results:
+    """What a run of three small questions gives, one a table."""
+    example = figure(lambda n: np.full(8, float(n)), Target("speedup", 1e9))
+    tables = ("speed", "limits", "algorithms")
+    return runner.run_all(
+        {name: Question(name, lambda quick, name=name: iter([replace(example, name=f"of {name}")])) for name in tables},
+        quick=True,
+    )
+
+
+def on(isa: str, results: report.Results) -> report.Results:
+    return results | {"machine": results["machine"] | {"isa": isa}}
+
+
+def test_results_are_kept(results: report.Results, tmp_path: Path) -> None:
+    runner.keep(on("avx2", results), whole=True, folder=tmp_path)
+    runner.keep(on("avx512", results), whole=True, folder=tmp_path)
+    assert [kept["machine"]["isa"] for kept in report.load(tmp_path)] == ["avx512", "avx2"]
+    assert "| of speed | theirs |" in (tmp_path / "avx512.md").read_text()
+    assert "| of limits | theirs |" in (tmp_path / "avx2.md").read_text()
+
+
+def test_part_of_the_questions_needs_the_same_machine(results: report.Results, tmp_path: Path) -> None:
+    whole = on("avx512", results)
+    part = whole | {"questions": {"speed": whole["questions"]["speed"] | {"figures": []}}}
+    runner.keep(part, whole=False, folder=tmp_path)
+    assert report.load(tmp_path) == []
+    runner.keep(whole, whole=True, folder=tmp_path)
+    runner.keep(part, whole=False, folder=tmp_path)
+    (kept,) = report.load(tmp_path)
+    assert kept["questions"]["speed"]["figures"] == []
+    assert kept["questions"]["limits"]["figures"]
+
+
+def test_readme_is_brought_up_to_the_results(results: report.Results, tmp_path: Path) -> None:
+    path, folder = tmp_path / "README.md", tmp_path / "results"
+    path.write_text("Above.\n<!-- bench -->\nold\n<!-- /bench -->\nBelow.\n")
+    for isa in ("avx512", "avx2"):
+        runner.keep(on(isa, results), whole=True, folder=folder)
+    assert runner.readme(check=True, path=path, folder=folder) == 1
+    assert runner.readme(check=False, path=path, folder=folder) == 0
+    assert runner.readme(check=True, path=path, folder=folder) == 0
+    text = path.read_text()
+    assert text.startswith("Above.\n<!-- bench -->\n")
+    assert text.endswith("\n<!-- /bench -->\nBelow.\n")
+    assert "old" not in text
+    assert "| of speed | theirs |" in text
+
+
+def test_readme_without_a_place(results: report.Results) -> None:
+    with pytest.raises(ValueError, match="<!-- bench -->"):
+        report.with_blocks("Nothing.", report.readme_blocks([results]))
+    with pytest.raises(ValueError, match="<!-- /bench algorithms -->"):
+        report.with_blocks("<!-- bench algorithms -->\n", {"bench algorithms": ""})
+
+
+@pytest.mark.skipif(not report.load(), reason="no results yet")
+def test_readme_shows_the_results() -> None:
+    assert runner.readme(check=True) == 0
+
+
+def test_machine_names_no_host() -> None:
+    facts = machine.describe()
+    assert facts["isa"] in report.ISAS
+    assert platform.node() not in map(str, facts.values())
+
+
+@pytest.mark.parametrize("arguments", [["no_such_question"], ["--no-such-option"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        runner.main(arguments)
+    assert "usage: python -m bench" in capsys.readouterr().err
