@@ -15,14 +15,14 @@
 #endif
 
 // K(function, parameters) for each kernel.
-#define TORCH_IIR_EACH_KERNEL(K)                                        \
-  K(lfilter, LFilter<float>)                                            \
-  K(lfilter, LFilter<double>)                                           \
-  K(lfilter, LFilter<Half>)                                             \
-  K(lfilter, LFilter<BFloat16>)                                         \
-  K(lfilter, LFilter<std::complex<double>, std::complex<double>>)       \
-  K(lfilter_backward, LFilterBackward<float>)                           \
-  K(lfilter_backward, LFilterBackward<double>)                          \
-  K(lfilter_backward, LFilterBackward<Half>)                            \
-  K(lfilter_backward, LFilterBackward<BFloat16>)                        \
+#define TORCH_IIR_EACH_KERNEL(K)                                  \
+  K(lfilter, LFilter<float>)                                      \
+  K(lfilter, LFilter<double>)                                     \
+  K(lfilter, LFilter<Half>)                                       \
+  K(lfilter, LFilter<BFloat16>)                                   \
+  K(lfilter, LFilter<std::complex<double>, std::complex<double>>) \
+  K(lfilter_backward, LFilterBackward<float>)                     \
+  K(lfilter_backward, LFilterBackward<double>)                    \
+  K(lfilter_backward, LFilterBackward<Half>)                      \
+  K(lfilter_backward, LFilterBackward<BFloat16>)                  \
   K(lfilter_backward, LFilterBackward<std::complex<double>, std::complex<double>>)

@@ -11,9 +11,9 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr int tile_rows = 64;      // samples of each lane in a tile
+inline constexpr int tile_rows = 64;        // samples of each lane in a tile
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
-inline constexpr int chunk = 512;         // samples between two looks at what the blocks put out
+inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
 
 template <int n>
 struct Order {
@@ -51,7 +51,8 @@ void parallel(const ParallelFor& parallel_for, std::int64_t count, std::int64_t 
 // Tasks of about this many samples are worth a thread of their own.
 inline constexpr std::int64_t samples_per_task = 1 << 15;
 std::int64_t grain_for(std::int64_t samples_per_item) {
-  return samples_per_item >= samples_per_task ? 1 : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
+  return samples_per_item >= samples_per_task ? 1
+                                              : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
 }
 
 // The filters of a batch, normalised row by row.
@@ -127,25 +128,29 @@ void final_state(const State* x, const State* y, int order, const State* b, cons
   }
 }
 
-// ---- forward ---------------------------------------------------------------------------------------------------------
+// ---- forward
+// ---------------------------------------------------------------------------------------------------------
 
 template <class Sample, class State>
 class Forward {
  public:
-  Forward(const LFilter<Sample, State>& f, int order) : f_(f), filters_{f.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {}
+  Forward(const LFilter<Sample, State>& f, int order)
+      : f_(f), filters_{f.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {}
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
     if (filters_.some_a0_is_zero()) return Status::zero_a0;
-    if (algorithm == Algorithm::automatic) algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
+    if (algorithm == Algorithm::automatic)
+      algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
     if (algorithm == Algorithm::direct) return each_row(parallel_for, rows, &Forward::direct_row);
     if constexpr (std::is_same_v<State, double>) {
       if (algorithm == Algorithm::rows && order_ <= largest_order) return groups(parallel_for, rows);
       if (algorithm == Algorithm::segments && order_ >= 1 && order_ <= register_order) {
         return each_row(parallel_for, rows, &Forward::segments_row);
       }
-      if (algorithm == Algorithm::blocks && order_ <= largest_order) return each_row(parallel_for, rows, &Forward::blocks_row);
+      if (algorithm == Algorithm::blocks && order_ <= largest_order)
+        return each_row(parallel_for, rows, &Forward::blocks_row);
     }
     return Status::unsupported;
   }
@@ -198,7 +203,8 @@ class Forward {
       const FlushToZero flush;
       for (std::int64_t group = first; group < last; ++group) {
         const std::int64_t row = group * lanes, left = rows - row;
-        if (!group_rows(row, left < lanes ? static_cast<int>(left) : lanes)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        if (!group_rows(row, left < lanes ? static_cast<int>(left) : lanes))
+          __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       }
     };
     parallel(parallel_for, (rows + lanes - 1) / lanes, grain_for(f_.samples * lanes), body);
@@ -211,8 +217,8 @@ class Forward {
     const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
     const std::size_t tile_size = in_registers ? static_cast<std::size_t>(length) * lanes : 0;
     const std::size_t rows_of_tiles = in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
-    Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) + 2 * Scratch::bytes<double>(rows_of_tiles) +
-                    Scratch::bytes<Tile<Sample>>(tile_size));
+    Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) +
+                    2 * Scratch::bytes<double>(rows_of_tiles) + Scratch::bytes<Tile<Sample>>(tile_size));
     if (!scratch) return false;
     double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *z = scratch.take<double>(state);
     double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n);
@@ -263,7 +269,8 @@ class Forward {
           Doubles total = f_.samples + j < order_ ? load_doubles(z + (f_.samples + j) * lanes + at) : Doubles{};
           for (int k = j + 1; k <= order_; ++k) {
             const int past = (j - k) * lanes + at;
-            total += load_doubles(b + k * lanes + at) * load_doubles(xs + past) - load_doubles(a + k * lanes + at) * load_doubles(ys + past);
+            total += load_doubles(b + k * lanes + at) * load_doubles(xs + past) -
+                     load_doubles(a + k * lanes + at) * load_doubles(ys + past);
           }
           store_doubles(z + j * lanes + at, total);
         }
@@ -300,7 +307,8 @@ class Forward {
     read_state(row, z);
 
     alignas(64) Tile<Sample> tile[segment_length * lanes];
-    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes], power[order * order] = {};
+    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes],
+        power[order * order] = {};
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
@@ -331,9 +339,11 @@ class Forward {
   bool blocks_row(std::int64_t row) {
     const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
     const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
-    Scratch scratch(4 * Scratch::bytes<double>(n + block) + 2 * Scratch::bytes<double>(buffer) + Scratch::bytes<double>(block_table_size(b_order, a_order)));
+    Scratch scratch(4 * Scratch::bytes<double>(n + block) + 2 * Scratch::bytes<double>(buffer) +
+                    Scratch::bytes<double>(block_table_size(b_order, a_order)));
     if (!scratch) return false;
-    double *b = scratch.take<double>(n + block), *a = scratch.take<double>(n + block), *z = scratch.take<double>(n + block);
+    double *b = scratch.take<double>(n + block), *a = scratch.take<double>(n + block),
+           *z = scratch.take<double>(n + block);
     double* extra = scratch.take<double>(n + block);
     double *xs = scratch.take<double>(buffer) + start, *ys = scratch.take<double>(buffer) + start;
     double* tables = scratch.take<double>(block_table_size(b_order, a_order));
@@ -381,7 +391,8 @@ class Forward {
   int order_;
 };
 
-// ---- backward --------------------------------------------------------------------------------------------------------
+// ---- backward
+// --------------------------------------------------------------------------------------------------------
 
 template <class Sample, class State>
 class Backward {
@@ -401,9 +412,11 @@ class Backward {
       return Status::ok;
     }
     if (filters_.some_a0_is_zero()) return Status::zero_a0;
-    if (algorithm == Algorithm::automatic) algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
+    if (algorithm == Algorithm::automatic)
+      algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
     if (algorithm != Algorithm::direct) {
-      const bool fits = algorithm == Algorithm::segments ? order_ >= 1 && order_ <= register_order : order_ <= largest_order;
+      const bool fits =
+          algorithm == Algorithm::segments ? order_ >= 1 && order_ <= register_order : order_ <= largest_order;
       if (!fits || std::is_same_v<State, Complex>) return Status::unsupported;
     }
     algorithm_ = algorithm;
@@ -429,7 +442,8 @@ class Backward {
   }
 
  private:
-  // Moves the batch dimensions in which rows share their input's gradient to the end, so that `sharing_` rows in a row do.
+  // Moves the batch dimensions in which rows share their input's gradient to the end, so that `sharing_` rows in a row
+  // do.
   void share_input() {
     const Batch from = f_.batch;
     int order_of_dims[max_batch_dims], next = 0;
@@ -492,7 +506,8 @@ class Backward {
   }
 
   // From the gradients of the normalised coefficients to those of the given ones: b/a0 and a/a0 depend on a0, too.
-  void finish(std::int64_t row, const State* b, const State* a, State a0, const State* gb, const State* ga, const State* v) const {
+  void finish(std::int64_t row, const State* b, const State* a, State a0, const State* gb, const State* ga,
+              const State* v) const {
     State *to_b = totals_of(row), *to_a = to_b + order_ + 1, *to_z = to_a + order_ + 1;
     const State scale = State(1) / conjugate(a0);
     State of_a0(0);
@@ -573,8 +588,9 @@ class Backward {
     const State a0 = filters_.read_row(row, b, a);
     read_history(row, v);
     for (std::size_t k = 0; k < n; ++k) gb[k] = ga[k] = State(0);
-    direct_backward(gradient_row(row), f_.gy.step, f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row), f_.y.step, f_.samples,
-                    order_, b, a, v, correlate_ ? gb : nullptr, ga, input_gradient(row, sums), window);
+    direct_backward(gradient_row(row), f_.gy.step, f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row),
+                    f_.y.step, f_.samples, order_, b, a, v, correlate_ ? gb : nullptr, ga, input_gradient(row, sums),
+                    window);
     finish(row, b, a, a0, gb, ga, v);
     return true;
   }
@@ -604,8 +620,8 @@ class Backward {
     const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
     const std::size_t samples = static_cast<std::size_t>(length) * lanes;
     const std::size_t tile_size = in_registers ? samples : 0, history = in_registers ? 0 : samples + state;
-    Scratch scratch(5 * Scratch::bytes<double>(state) + 5 * Scratch::bytes<double>(n) + 3 * Scratch::bytes<Tile<Sample>>(tile_size) +
-                    2 * Scratch::bytes<double>(history));
+    Scratch scratch(5 * Scratch::bytes<double>(state) + 5 * Scratch::bytes<double>(n) +
+                    3 * Scratch::bytes<Tile<Sample>>(tile_size) + 2 * Scratch::bytes<double>(history));
     if (!scratch) return false;
     double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *v = scratch.take<double>(state);
     double *gb = scratch.take<double>(state), *ga = scratch.take<double>(state);
@@ -634,7 +650,8 @@ class Backward {
         body(end -= count, count);
       }
     };
-    const auto load_reversed = [&](auto* tile, const Sample* const(&rows)[lanes], std::int64_t step, std::int64_t t, int count) {
+    const auto load_reversed = [&](auto* tile, const Sample* const(&rows)[lanes], std::int64_t step, std::int64_t t,
+                                   int count) {
       const Sample* at[lanes];
       for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
       load_tile<true, -tile_rows>(tile, at, step, count);
@@ -674,7 +691,8 @@ class Backward {
         }
       });
     } else {
-      double* vs = scratch.take<double>(history) + state;  // preceded by the history, the newest last: row −1 − k is v_k
+      double* vs =
+          scratch.take<double>(history) + state;  // preceded by the history, the newest last: row −1 − k is v_k
       double* wide = scratch.take<double>(history);
       for (int k = 0; k < order_; ++k) std::memcpy(vs - (k + 1) * lanes, v + k * lanes, sizeof(double) * lanes);
       std::memset(vs - (order_ + 1) * lanes, 0, sizeof(double) * lanes);
@@ -730,7 +748,8 @@ class Backward {
 
     constexpr int tile_size = segment_length * lanes, state = (order + 1) * lanes;
     alignas(64) Tile<Sample> g_tile[tile_size], x_tile[tile_size], y_tile[tile_size];
-    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], power[order * order] = {}, lane_gb[state] = {}, lane_ga[state] = {};
+    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes],
+        power[order * order] = {}, lane_gb[state] = {}, lane_ga[state] = {};
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
@@ -759,19 +778,22 @@ class Backward {
         load_tile<true>(y_tile, rows, f_.y.step, count);
       }
       const auto run = [&](auto correlate) {
-        backward_tile<order, correlate.value>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga, sums != nullptr, [&](auto produce) {
-          if (gx.rows != nullptr) {
-            Sample* to[lanes];
-            for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-            return store_rows<true>(to, lanes, gx.step, count, produce);
-          }
-          for (int i = 0; i < count; ++i) {
-            alignas(64) double values[lanes];
-            store_pair(values, produce(i));
-            if (sums == nullptr) continue;
-            for (int lane = 0; lane < lanes; ++lane) sums[left - lane * count - 1 - i] += values[lane];
-          }
-        });
+        backward_tile<order, correlate.value>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga,
+                                              sums != nullptr, [&](auto produce) {
+                                                if (gx.rows != nullptr) {
+                                                  Sample* to[lanes];
+                                                  for (int lane = 0; lane < lanes; ++lane)
+                                                    to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
+                                                  return store_rows<true>(to, lanes, gx.step, count, produce);
+                                                }
+                                                for (int i = 0; i < count; ++i) {
+                                                  alignas(64) double values[lanes];
+                                                  store_pair(values, produce(i));
+                                                  if (sums == nullptr) continue;
+                                                  for (int lane = 0; lane < lanes; ++lane)
+                                                    sums[left - lane * count - 1 - i] += values[lane];
+                                                }
+                                              });
       };
       if (correlate_) {
         run(Choice<true>{});
@@ -785,7 +807,8 @@ class Backward {
       gb[k] = sum(load_doubles(lane_gb + k * lanes) + load_doubles(lane_gb + k * lanes + width));
       ga[k] = sum(load_doubles(lane_ga + k * lanes) + load_doubles(lane_ga + k * lanes + width));
     }
-    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order, b, a, v, correlate_ ? gb : nullptr, ga, gx, window);
+    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order, b, a, v, correlate_ ? gb : nullptr, ga, gx,
+                    window);
     finish(row, b, a, a0, gb, ga, v);
     return true;
   }
@@ -794,13 +817,17 @@ class Backward {
   bool blocks_row(std::int64_t row, double* sums) const {
     const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
     const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
-    Scratch scratch(5 * Scratch::bytes<double>(n) + Scratch::bytes<double>(n + direct_window) + 3 * Scratch::bytes<double>(buffer) +
-                    Scratch::bytes<double>(block_table_size(0, a_order)) + Scratch::bytes<double>(block_table_size(b_order, 0)));
+    Scratch scratch(5 * Scratch::bytes<double>(n) + Scratch::bytes<double>(n + direct_window) +
+                    3 * Scratch::bytes<double>(buffer) + Scratch::bytes<double>(block_table_size(0, a_order)) +
+                    Scratch::bytes<double>(block_table_size(b_order, 0)));
     if (!scratch) return false;
     double *b = scratch.take<double>(n), *a = scratch.take<double>(n), *v = scratch.take<double>(n);
-    double *gb = scratch.take<double>(n), *ga = scratch.take<double>(n), *window = scratch.take<double>(n + direct_window);
-    double *vs = scratch.take<double>(buffer) + start, *in = scratch.take<double>(buffer), *out = scratch.take<double>(buffer);
-    double *poles = scratch.take<double>(block_table_size(0, a_order)), *zeros = scratch.take<double>(block_table_size(b_order, 0));
+    double *gb = scratch.take<double>(n), *ga = scratch.take<double>(n),
+           *window = scratch.take<double>(n + direct_window);
+    double *vs = scratch.take<double>(buffer) + start, *in = scratch.take<double>(buffer),
+           *out = scratch.take<double>(buffer);
+    double *poles = scratch.take<double>(block_table_size(0, a_order)),
+           *zeros = scratch.take<double>(block_table_size(b_order, 0));
     const double a0 = filters_.read_row(row, b, a);
     read_history(row, v);
     double h[block];
@@ -842,7 +869,8 @@ class Backward {
       left -= count;
     }
     for (int k = 0; k < order_; ++k) v[k] = vs[-1 - k];
-    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order_, b, a, v, correlate_ ? gb : nullptr, ga, gx, window);
+    direct_backward(g, f_.gy.step, x, f_.x.step, y, f_.y.step, left, order_, b, a, v, correlate_ ? gb : nullptr, ga, gx,
+                    window);
     finish(row, b, a, a0, gb, ga, v);
     return true;
   }
@@ -856,14 +884,16 @@ class Backward {
   State* totals_ = nullptr;
 };
 
-// ---- entry points ----------------------------------------------------------------------------------------------------
+// ---- entry points
+// ----------------------------------------------------------------------------------------------------
 
 int order_of(int b_length, int a_length) { return (b_length > a_length ? b_length : a_length) - 1; }
 
 template <class T>
 Rows<Complex> as_complex(const Rows<T>& rows) {
   Rows<Complex> result;
-  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));  // std::complex<double> has this layout by its definition
+  std::memcpy(static_cast<void*>(&result), &rows,
+              sizeof(result));  // std::complex<double> has this layout by its definition
   return result;
 }
 template <class T>
@@ -884,21 +914,43 @@ Status backward(const LFilterBackward<Sample>& f, Algorithm algorithm, const Par
 
 }  // namespace
 
-Status lfilter(const LFilter<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
-Status lfilter(const LFilter<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
-Status lfilter(const LFilter<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
-Status lfilter(const LFilter<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return forward(f, algorithm, parallel_for); }
-Status lfilter(const LFilter<std::complex<double>, std::complex<double>>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  LFilter<Complex, Complex> g{f.batch, f.samples, f.b_length, f.a_length, as_complex(f.x), as_complex(f.b), as_complex(f.a), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
+Status lfilter(const LFilter<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return forward(f, algorithm, parallel_for);
+}
+Status lfilter(const LFilter<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return forward(f, algorithm, parallel_for);
+}
+Status lfilter(const LFilter<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return forward(f, algorithm, parallel_for);
+}
+Status lfilter(const LFilter<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return forward(f, algorithm, parallel_for);
+}
+Status lfilter(const LFilter<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
+               ParallelFor parallel_for) noexcept {
+  LFilter<Complex, Complex> g{f.batch,         f.samples,       f.b_length,       f.a_length,      as_complex(f.x),
+                              as_complex(f.b), as_complex(f.a), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
   return Forward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
 }
 
-Status lfilter_backward(const LFilterBackward<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
-Status lfilter_backward(const LFilterBackward<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
-Status lfilter_backward(const LFilterBackward<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
-Status lfilter_backward(const LFilterBackward<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { return backward(f, algorithm, parallel_for); }
-Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  LFilterBackward<Complex, Complex> g{f.batch, f.samples, f.b_length, f.a_length, as_complex(f.gy), as_complex(f.gzf), as_complex(f.x), as_complex(f.y), as_complex(f.b), as_complex(f.a), as_complex(f.gx), as_complex(f.gb), as_complex(f.ga), as_complex(f.gzi)};
+Status lfilter_backward(const LFilterBackward<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return backward(f, algorithm, parallel_for);
+}
+Status lfilter_backward(const LFilterBackward<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return backward(f, algorithm, parallel_for);
+}
+Status lfilter_backward(const LFilterBackward<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return backward(f, algorithm, parallel_for);
+}
+Status lfilter_backward(const LFilterBackward<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
+  return backward(f, algorithm, parallel_for);
+}
+Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
+                        ParallelFor parallel_for) noexcept {
+  LFilterBackward<Complex, Complex> g{f.batch,          f.samples,         f.b_length,       f.a_length,
+                                      as_complex(f.gy), as_complex(f.gzf), as_complex(f.x),  as_complex(f.y),
+                                      as_complex(f.b),  as_complex(f.a),   as_complex(f.gx), as_complex(f.gb),
+                                      as_complex(f.ga), as_complex(f.gzi)};
   return Backward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
 }
 

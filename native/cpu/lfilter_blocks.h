@@ -1,10 +1,10 @@
 // One row of any order, a block of outputs at once.
 //
-// The outputs of a block of B samples at t are  Σ_m X_m x[t − b_order + m] + Σ_j Y_j y[t − j], with column vectors of length B:
-// Y_j is the block's response to the past output y[t − j], X_m that to one input, of the block or before it. That is
-// (b_order + a_order + B) / B vector multiply-adds a sample, on broadcast scalars: no shuffles, and a chain of one block.
-// The columns of X have zeros above the diagonal, where NaN · 0 would reach samples before it: the caller looks at
-// what came out and redoes a non-finite chunk by the direct form.
+// The outputs of a block of B samples at t are  Σ_m X_m x[t − b_order + m] + Σ_j Y_j y[t − j], with column vectors of
+// length B: Y_j is the block's response to the past output y[t − j], X_m that to one input, of the block or before it.
+// That is (b_order + a_order + B) / B vector multiply-adds a sample, on broadcast scalars: no shuffles, and a chain of
+// one block. The columns of X have zeros above the diagonal, where NaN · 0 would reach samples before it: the caller
+// looks at what came out and redoes a non-finite chunk by the direct form.
 #pragma once
 
 #include "simd.h"
@@ -20,8 +20,10 @@ inline constexpr int blocks_at_once = 4;  // share each load of X; their outputs
 constexpr int past_columns(int a_order) { return a_order > block ? a_order : block; }
 constexpr int block_table_size(int b_order, int a_order) { return (b_order + block + past_columns(a_order)) * block; }
 
-// X (b_order + block columns) and then Y (past_columns(a_order), the oldest output's first). `h` receives the impulse response of 1/A.
-void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables, double (&h)[block]) {
+// X (b_order + block columns) and then Y (past_columns(a_order), the oldest output's first). `h` receives the impulse
+// response of 1/A.
+void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables,
+                        double (&h)[block]) {
   for (int n = 0; n < block; ++n) {
     h[n] = n == 0;
     for (int k = 1; k <= n && k <= a_order; ++k) h[n] -= a[k] * h[n - k];
@@ -54,8 +56,8 @@ TORCH_IIR_INLINE Doubles repeat(Doubles v, std::index_sequence<i...>) {
   return __builtin_shufflevector(v, v, (static_cast<int>(i) * 0 + lane)...);
 }
 
-// Adds what output j of the block before contributes, for every j: broadcast from registers, since the way through memory
-// would double the time from block to block.
+// Adds what output j of the block before contributes, for every j: broadcast from registers, since the way through
+// memory would double the time from block to block.
 template <std::size_t... j>
 TORCH_IIR_INLINE void add_recent(Doubles (&sums)[4][block_vectors], const Doubles (&recent)[block][block_vectors],
                                  const Doubles (&last)[block_vectors], std::index_sequence<j...>) {
@@ -63,14 +65,17 @@ TORCH_IIR_INLINE void add_recent(Doubles (&sums)[4][block_vectors], const Double
 #pragma GCC unroll 4
     for (int v = 0; v < block_vectors; ++v) sums[column.value % 4][v] += recent[column.value][v] * output;
   };
-  (add(Column<static_cast<int>(j)>{}, repeat<static_cast<int>(j) % width>(last[j / width], std::make_index_sequence<width>{})), ...);
+  (add(Column<static_cast<int>(j)>{},
+       repeat<static_cast<int>(j) % width>(last[j / width], std::make_index_sequence<width>{})),
+   ...);
 }
 
-// y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history and followed by readable ones, up
-// to a multiple of blocks_at_once * block; y is preceded by past_columns(a_order), of
-// which those before a_order count for nothing but have to be finite. `extra`, if not null, is added to the outputs (the
-// response to the initial state).
-void filter_blocks(const double* x, double* y, int count, int b_order, int a_order, const double* tables, const double* extra) {
+// y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history and followed by readable
+// ones, up to a multiple of blocks_at_once * block; y is preceded by past_columns(a_order), of which those before
+// a_order count for nothing but have to be finite. `extra`, if not null, is added to the outputs (the response to the
+// initial state).
+void filter_blocks(const double* x, double* y, int count, int b_order, int a_order, const double* tables,
+                   const double* extra) {
   const double* const past = tables + (b_order + block) * block;
   const int older = past_columns(a_order) - block;
   Doubles last[block_vectors], recent[block][block_vectors];  // the block before; the columns that answer to it
@@ -80,8 +85,8 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
 #pragma GCC unroll 8
     for (int j = 0; j < block; ++j) recent[j][v] = load_doubles(past + (older + j) * block + v * width);
   }
-  // What the inputs contribute to the outputs is summed up a group of blocks ahead, a quarter of it before each block: it
-  // fills the time that the chain from block to block leaves.
+  // What the inputs contribute to the outputs is summed up a group of blocks ahead, a quarter of it before each block:
+  // it fills the time that the chain from block to block leaves.
   const int columns = b_order + block, quarter = (columns + blocks_at_once - 1) / blocks_at_once;
   Doubles drive[blocks_at_once][block_vectors], next[blocks_at_once][block_vectors] = {};
   const auto add_inputs = [&](int t, int first, int last_column) {
@@ -108,7 +113,8 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
     for (int q = 0; q < blocks_at_once; ++q) {
       if (q >= here) break;
       if (more) {
-        const int from_column = q * quarter, to_column = from_column + quarter < columns ? from_column + quarter : columns;
+        const int from_column = q * quarter,
+                  to_column = from_column + quarter < columns ? from_column + quarter : columns;
         add_inputs(t + blocks_at_once * block, from_column, to_column);
       }
       double* out = y + t + q * block;
@@ -125,7 +131,8 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 4
-          for (int v = 0; v < block_vectors; ++v) sums[i][v] += load_doubles(past + (j + i) * block + v * width) * from[j + i];
+          for (int v = 0; v < block_vectors; ++v)
+            sums[i][v] += load_doubles(past + (j + i) * block + v * width) * from[j + i];
         }
       }
       for (; j < older; ++j) {

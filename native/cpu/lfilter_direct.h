@@ -9,8 +9,8 @@ namespace {
 
 // Transposed direct form II, z[0 … order) carried on. `fixed` is the order where it is known, else −1.
 template <int fixed, class Sample, class State>
-TORCH_IIR_INLINE void direct_loop(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples,
-                                  int any_order, const State* b, const State* a, State* z) {
+TORCH_IIR_INLINE void direct_loop(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step,
+                                  std::int64_t samples, int any_order, const State* b, const State* a, State* z) {
   const int order = fixed >= 0 ? fixed : any_order;
   for (std::int64_t t = 0; t < samples; ++t) {
     const State in = read(x[t * x_step]);
@@ -25,8 +25,8 @@ TORCH_IIR_INLINE void direct_loop(const Sample* x, std::int64_t x_step, Sample* 
 }
 
 template <int order, class Sample, class State>
-void direct_fixed(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples, const State* b,
-                  const State* a, State* z) {
+void direct_fixed(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples,
+                  const State* b, const State* a, State* z) {
   State local[order + 1], p[order + 1], m[order + 1];  // in registers: y may alias nothing the compiler can see
   for (int k = 0; k <= order; ++k) p[k] = b[k], m[k] = a[k];
   for (int k = 0; k < order; ++k) local[k] = z[k];
@@ -35,8 +35,8 @@ void direct_fixed(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t 
 }
 
 template <class Sample, class State>
-void direct_filter(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples, int order,
-                   const State* b, const State* a, State* z) {
+void direct_filter(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples,
+                   int order, const State* b, const State* a, State* z) {
   switch (order) {
     case 0: return direct_fixed<0>(x, x_step, y, y_step, samples, b, a, z);
     case 1: return direct_fixed<1>(x, x_step, y, y_step, samples, b, a, z);
@@ -64,12 +64,12 @@ struct InputGradient {
 
 inline constexpr int direct_window = 256;
 
-// Backward over `samples` samples, the last first. v[k] = v[t + 1 + k] is carried; gb and ga are added to (ga without its
-// sign). g may be null: zero. `window` has room for order + direct_window values.
+// Backward over `samples` samples, the last first. v[k] = v[t + 1 + k] is carried; gb and ga are added to (ga without
+// its sign). g may be null: zero. `window` has room for order + direct_window values.
 template <class Sample, class State>
-void direct_backward(const Sample* g, std::int64_t g_step, const Sample* x, std::int64_t x_step, const Sample* y, std::int64_t y_step,
-                     std::int64_t samples, int order, const State* b, const State* a, State* v, State* gb, State* ga,
-                     InputGradient<Sample, State> gx, State* window) {
+void direct_backward(const Sample* g, std::int64_t g_step, const Sample* x, std::int64_t x_step, const Sample* y,
+                     std::int64_t y_step, std::int64_t samples, int order, const State* b, const State* a, State* v,
+                     State* gb, State* ga, InputGradient<Sample, State> gx, State* window) {
   State* now = window + direct_window;  // now[1 + k] = v[k]; v slides down the window
   for (int k = 0; k < order; ++k) now[k] = v[k];
   for (std::int64_t t = samples - 1; t >= 0; --t) {

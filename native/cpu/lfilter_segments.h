@@ -1,10 +1,10 @@
 // One row cut into segments, the segments in SIMD lanes: order ≤ register_order.
 //
 // The state after a segment is M z + d, with z the state before it, M the one-step matrix to the power of the segment's
-// length and d the state that the segment's samples leave in a filter at rest. For a tile of `lanes` segments: every d by
-// dot products with a table of weights (no chain from sample to sample), then a scan over the lanes for the entry states,
-// then every segment by the direct form from its true entry state. All of it is in double: carries in float would be
-// amplified without bound by poles near the unit circle.
+// length and d the state that the segment's samples leave in a filter at rest. For a tile of `lanes` segments: every d
+// by dot products with a table of weights (no chain from sample to sample), then a scan over the lanes for the entry
+// states, then every segment by the direct form from its true entry state. All of it is in double: carries in float
+// would be amplified without bound by poles near the unit circle.
 //
 // Cost: 3 order + 1 multiply-adds a sample, against the direct form's 2 order + 1, but `lanes` samples at a time.
 #pragma once
@@ -19,7 +19,9 @@ inline constexpr int segment_length = 240;
 
 // How long segments of so many samples are; 0: too few samples to cut.
 inline int segment_in(std::int64_t samples) {
-  return samples >= lanes * segment_length ? segment_length : samples >= lanes * 8 ? static_cast<int>(samples / lanes) : 0;
+  return samples >= lanes * segment_length ? segment_length
+         : samples >= lanes * 8            ? static_cast<int>(samples / lanes)
+                                           : 0;
 }
 
 template <int order>
@@ -75,8 +77,8 @@ struct SegmentTables {
 
 // Loads a segment of `count` samples into each lane; ends[j][lane] = the state that it leaves in a filter at rest.
 template <bool reversed, int order, class Sample>
-void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, const SegmentTables<order>& tables,
-                   double* ends) {
+void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count,
+                   const SegmentTables<order>& tables, double* ends) {
   const double* w = tables.weights + (tables.length - count) * order;
   Pair sums[order] = {};
   load_tile<reversed>(tile, rows, step, count, [&](int t) {

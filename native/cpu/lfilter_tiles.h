@@ -1,9 +1,9 @@
 // The recurrences of lfilter on one tile: `lanes` signals side by side, each lane with a filter of its own.
 //
-// Coefficients are normalised, b[k][lane] and a[k][lane] for k = 0…order. Up to `register_order` the filter runs with its
-// state in registers; above, FIR and all-pole parts run one after the other on tiles in double that carry `order` rows of
-// history before them. Backward, time runs from the end, so that its tiles are loaded in reverse and the same two parts
-// serve.
+// Coefficients are normalised, b[k][lane] and a[k][lane] for k = 0…order. Up to `register_order` the filter runs with
+// its state in registers; above, FIR and all-pole parts run one after the other on tiles in double that carry `order`
+// rows of history before them. Backward, time runs from the end, so that its tiles are loaded in reverse and the same
+// two parts serve.
 #pragma once
 
 #include "simd.h"
@@ -13,7 +13,8 @@ namespace {
 
 inline constexpr int register_order = 6;
 
-// ---- up to register_order --------------------------------------------------------------------------------------------
+// ---- up to register_order
+// --------------------------------------------------------------------------------------------
 
 // The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
@@ -33,9 +34,7 @@ class TileFilter {
       }
     }
   }
-  TORCH_IIR_INLINE Pair step(Pair x) {
-    return {step(x.low, 0), step(x.high, 1)};
-  }
+  TORCH_IIR_INLINE Pair step(Pair x) { return {step(x.low, 0), step(x.high, 1)}; }
   TORCH_IIR_INLINE void finish(double* z) const {
 #pragma GCC unroll 8
     for (int k = 0; k < order; ++k) {
@@ -65,15 +64,16 @@ class TileFilter {
 
 // Filters a tile and stores the result.
 template <int order, int ahead = 0, class Sample>
-void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, const Tile<Sample>* tile, int count, const double* b,
-                 const double* a, double* z) {
+void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, const Tile<Sample>* tile, int count,
+                 const double* b, const double* a, double* z) {
   TileFilter<order> filter(b, a, z);
   store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(load_pair(tile + t * lanes)); });
   filter.finish(z);
 }
 
-// The backward recurrence in `width` lanes from lane `at`, in reversed time. v[k][lane] = v[t + 1 + k] is carried; gb[k][lane]
-// and ga[k][lane] (k ≥ 1, without the sign) are added to. `correlate` is off where only the gradient of the input is wanted.
+// The backward recurrence in `width` lanes from lane `at`, in reversed time. v[k][lane] = v[t + 1 + k] is carried;
+// gb[k][lane] and ga[k][lane] (k ≥ 1, without the sign) are added to. `correlate` is off where only the gradient of the
+// input is wanted.
 template <int order, bool correlate>
 class LaneBackward {
  public:
@@ -131,11 +131,12 @@ class LaneBackward {
   Doubles b_[order + 1], a_[order + 1], v_[order + 1], gb_[order + 1], ga_[order + 1];
 };
 
-// Backward through reversed tiles. put(produce) is called once, and takes the gradients of the input of one row after the
-// other from produce(0), produce(1), …; g may be overwritten. `unrounded` says that they are wanted as computed: to be added up.
+// Backward through reversed tiles. put(produce) is called once, and takes the gradients of the input of one row after
+// the other from produce(0), produce(1), …; g may be overwritten. `unrounded` says that they are wanted as computed: to
+// be added up.
 template <int order, bool correlate, class T, class Put>
-void backward_tile(T* g, const T* x, const T* y, int count, const double* b, const double* a, double* v, double* gb, double* ga,
-                   bool unrounded, Put put) {
+void backward_tile(T* g, const T* x, const T* y, int count, const double* b, const double* a, double* v, double* gb,
+                   double* ga, bool unrounded, Put put) {
   using Half = LaneBackward<order, correlate>;
   if (order <= 2 || unrounded) {
     Half low(b, a, v, 0), high(b, a, v, width);
@@ -152,7 +153,8 @@ void backward_tile(T* g, const T* x, const T* y, int count, const double* b, con
   }
 }
 
-// ---- any order -------------------------------------------------------------------------------------------------------
+// ---- any order
+// -------------------------------------------------------------------------------------------------------
 
 // Four outputs at once share each coefficient, and a window of four rows slides along the taps: two loads for four
 // multiply-adds.
@@ -171,7 +173,8 @@ TORCH_IIR_INLINE void store_four(double* row, const Four& v) {
 
 // Σ_{k ≤ order} b[k] x[t − k] for four t; x points to the first, b to its lane.
 TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
-  Doubles w0 = load_doubles(x), w1 = load_doubles(x + lanes), w2 = load_doubles(x + 2 * lanes), w3 = load_doubles(x + 3 * lanes);
+  Doubles w0 = load_doubles(x), w1 = load_doubles(x + lanes), w2 = load_doubles(x + 2 * lanes),
+          w3 = load_doubles(x + 3 * lanes);
   Doubles c = load_doubles(b);
   Doubles y0 = c * w0, y1 = c * w1, y2 = c * w2, y3 = c * w3;
   for (int k = 1; k <= order; ++k) {
@@ -186,7 +189,8 @@ TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
 TORCH_IIR_INLINE Four all_pole_four(const Four& u, const double* y, int order, const double* a) {
   Doubles y0 = u.y[0], y1 = u.y[1], y2 = u.y[2], y3 = u.y[3];
   // the oldest first, so that the chain through the newest outputs is short
-  Doubles w0 = load_doubles(y - order * lanes), w1 = load_doubles(y - (order - 1) * lanes), w2 = load_doubles(y - (order - 2) * lanes);
+  Doubles w0 = load_doubles(y - order * lanes), w1 = load_doubles(y - (order - 1) * lanes),
+          w2 = load_doubles(y - (order - 2) * lanes);
   for (int k = order; k >= outputs; --k) {
     const Doubles w3 = load_doubles(y - (k - 3) * lanes), c = load_doubles(a + k * lanes);
     y0 -= c * w0, y1 -= c * w1, y2 -= c * w2, y3 -= c * w3;
@@ -218,10 +222,12 @@ TORCH_IIR_INLINE Doubles all_pole_one(Doubles u, const double* y, int order, con
 void fir_tile(const double* from, double* to, int count, int order, const double* b) {
   int t = 0;
   for (; t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) store_four(to + at, fir_four(from + at, order, b + lane));
+    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
+      store_four(to + at, fir_four(from + at, order, b + lane));
   }
   for (; t < count; ++t) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) store_doubles(to + at, fir_one(from + at, order, b + lane));
+    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
+      store_doubles(to + at, fir_one(from + at, order, b + lane));
   }
 }
 
@@ -241,7 +247,8 @@ void all_pole_tile(double* y, int count, int order, const double* a) {
 }
 
 // y = (B/A) x: both at once, but for the first `driven` rows, where y holds what the initial state adds.
-void pole_zero_tile(const double* x, double* y, int count, int b_order, const double* b, int a_order, const double* a, int driven) {
+void pole_zero_tile(const double* x, double* y, int count, int b_order, const double* b, int a_order, const double* a,
+                    int driven) {
   int t = 0;
   for (; t < driven; ++t) {
     for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
@@ -284,7 +291,8 @@ void correlate_tile(const double* x, const double* v, int count, int order, doub
     }
     for (; k <= order; ++k) {
       Doubles total{};
-      for (int t = 0; t < count; ++t) total += load_doubles(x + t * lanes + at) * load_doubles(v + (t - k) * lanes + at);
+      for (int t = 0; t < count; ++t)
+        total += load_doubles(x + t * lanes + at) * load_doubles(v + (t - k) * lanes + at);
       double* to = sums + k * lanes + at;
       store_doubles(to, load_doubles(to) + total);
     }

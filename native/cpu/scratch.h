@@ -11,14 +11,16 @@ class Scratch {
  public:
   static constexpr std::size_t alignment = 64;
 
-  explicit Scratch(std::size_t bytes) : base_(static_cast<char*>(std::aligned_alloc(alignment, rounded(bytes + alignment)))), next_(base_) {}
+  explicit Scratch(std::size_t bytes)
+      : base_(static_cast<char*>(std::aligned_alloc(alignment, rounded(bytes + alignment)))), next_(base_) {}
   ~Scratch() { std::free(base_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
   explicit operator bool() const { return base_ != nullptr; }
 
-  // Room for `count` values, uninitialised. What is taken in all must have been announced to the constructor by `bytes`.
+  // Room for `count` values, uninitialised. What is taken in all must have been announced to the constructor by
+  // `bytes`.
   template <class T>
   T* take(std::size_t count) {
     T* piece = reinterpret_cast<T*>(next_);

@@ -1,8 +1,8 @@
 // SIMD for the kernels, by the compiler's vector types: one source for every instruction set.
 //
 // The kernels work on `lanes` signals at once, one in each lane: as many as a vector holds floats. In double, where all
-// arithmetic is done, they fill two vectors. A tile holds lanes side by side, tile[t * lanes + lane]; signals are loaded
-// into tiles and stored from them by transposing square blocks in registers.
+// arithmetic is done, they fill two vectors. A tile holds lanes side by side, tile[t * lanes + lane]; signals are
+// loaded into tiles and stored from them by transposing square blocks in registers.
 //
 // Everything stands in an unnamed namespace: nothing compiled for one instruction set may be visible to the linker.
 #pragma once
@@ -36,7 +36,7 @@ template <class T, int n>
 using Vector = typename VectorType<T, n>::type;
 
 inline constexpr int width = vector_bytes / static_cast<int>(sizeof(double));  // doubles in a vector
-inline constexpr int lanes = 2 * width;                                       // floats in a vector
+inline constexpr int lanes = 2 * width;                                        // floats in a vector
 using Doubles = Vector<double, width>;
 using Floats = Vector<float, lanes>;
 
@@ -75,7 +75,8 @@ TORCH_IIR_INLINE double sum(Doubles v) {
   return total;
 }
 
-// ---- one sample of any storage to and from the state's type ----------------------------------------------------------
+// ---- one sample of any storage to and from the state's type
+// ----------------------------------------------------------
 
 // A complex number with the layout of std::complex<double>, whose operators are library templates and so weak symbols.
 struct Complex {
@@ -170,7 +171,8 @@ struct TileOf<float> {
 template <class Sample>
 using Tile = typename TileOf<Sample>::type;
 
-// ---- transposes ------------------------------------------------------------------------------------------------------
+// ---- transposes
+// ------------------------------------------------------------------------------------------------------
 
 template <class Index, class V, std::size_t... i>
 TORCH_IIR_INLINE V permute(V p, V q, std::index_sequence<i...>) {
@@ -188,9 +190,7 @@ struct Interleave {
 // First the two lower (upper) groups of p, then those of q.
 template <int n, int group, bool upper>
 struct HalvesOf {
-  static constexpr int of(int i) {
-    return i < n / 2 ? i + (upper ? n / 2 : 0) : i - n / 2 + (upper ? n / 2 : 0) + n;
-  }
+  static constexpr int of(int i) { return i < n / 2 ? i + (upper ? n / 2 : 0) : i - n / 2 + (upper ? n / 2 : 0) + n; }
 };
 // The even (odd) groups of p, then those of q.
 template <int n, int group, bool odd>
@@ -201,9 +201,9 @@ struct EveryOther {
   }
 };
 
-// A square of n vectors of n elements is transposed in two stages, so that its pieces can be interleaved with arithmetic:
-// first each group of 16 bytes, among `group` vectors, then the groups, among `groups` vectors. Every permutation is a single
-// instruction on x86 and on NEON.
+// A square of n vectors of n elements is transposed in two stages, so that its pieces can be interleaved with
+// arithmetic: first each group of 16 bytes, among `group` vectors, then the groups, among `groups` vectors. Every
+// permutation is a single instruction on x86 and on NEON.
 template <class T>
 struct Square {
   static constexpr int n = vector_bytes / static_cast<int>(sizeof(T));
@@ -214,8 +214,10 @@ struct Square {
 
   TORCH_IIR_INLINE static void within_groups(V* r) {  // r[0 … group)
     if constexpr (group == 4) {
-      const V p = permute<Interleave<n, 4, 1, false>>(r[0], r[1], all), q = permute<Interleave<n, 4, 1, true>>(r[0], r[1], all);
-      const V s = permute<Interleave<n, 4, 1, false>>(r[2], r[3], all), t = permute<Interleave<n, 4, 1, true>>(r[2], r[3], all);
+      const V p = permute<Interleave<n, 4, 1, false>>(r[0], r[1], all),
+              q = permute<Interleave<n, 4, 1, true>>(r[0], r[1], all);
+      const V s = permute<Interleave<n, 4, 1, false>>(r[2], r[3], all),
+              t = permute<Interleave<n, 4, 1, true>>(r[2], r[3], all);
       r[0] = permute<Interleave<n, 4, 2, false>>(p, s, all);
       r[1] = permute<Interleave<n, 4, 2, true>>(p, s, all);
       r[2] = permute<Interleave<n, 4, 2, false>>(q, t, all);
@@ -243,11 +245,13 @@ struct Square {
   }
 };
 
-// ---- tiles -----------------------------------------------------------------------------------------------------------
+// ---- tiles
+// -----------------------------------------------------------------------------------------------------------
 //
-// Between rows and tiles, in strips of as many samples as a square has. The arithmetic is handed in and done in between, a
-// few samples at a time: permutations and multiply-adds then share the machine, which neither fills alone. Stores are the
-// scarce resource (32 bytes a cycle on some cores that compute on 64), so that results go from registers to memory once.
+// Between rows and tiles, in strips of as many samples as a square has. The arithmetic is handed in and done in
+// between, a few samples at a time: permutations and multiply-adds then share the machine, which neither fills alone.
+// Stores are the scarce resource (32 bytes a cycle on some cores that compute on 64), so that results go from registers
+// to memory once.
 
 // One sample of every lane.
 struct Pair {
@@ -270,7 +274,8 @@ TORCH_IIR_INLINE Floats joined(V low, V high, std::index_sequence<i...>) {
 }
 TORCH_IIR_INLINE Floats narrowed(Pair value, float, int) {
   using Some = Vector<float, width>;
-  return joined(__builtin_convertvector(value.low, Some), __builtin_convertvector(value.high, Some), std::make_index_sequence<lanes>{});
+  return joined(__builtin_convertvector(value.low, Some), __builtin_convertvector(value.high, Some),
+                std::make_index_sequence<lanes>{});
 }
 TORCH_IIR_INLINE Doubles narrowed(Pair value, double, int q) { return q == 0 ? value.low : value.high; }
 
@@ -298,8 +303,8 @@ struct Nothing {
 };
 
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
-// consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in memory
-// (0: nothing) is fetched into the cache: rows far apart are more streams than the machine follows by itself.
+// consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in
+// memory (0: nothing) is fetched into the cache: rows far apart are more streams than the machine follows by itself.
 template <bool reversed = false, int ahead = 0, class Sample, class T, class Consume = Nothing>
 void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, Consume consume = {}) {
   int row = 0;
@@ -420,7 +425,8 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
   }
 }
 
-// ---- subnormals ------------------------------------------------------------------------------------------------------
+// ---- subnormals
+// ------------------------------------------------------------------------------------------------------
 
 // Subnormal numbers are flushed to zero while this lives: a tail that decays into silence is as fast as the rest.
 class FlushToZero {

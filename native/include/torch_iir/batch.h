@@ -1,11 +1,11 @@
 // Views of many rows of samples, and the values that every kernel of torch_iir takes and returns.
 //
-// A batch is an index space of up to max_batch_dims dimensions, row-major. An operand is a pointer, a stride for each of
-// these dimensions and a step along time, all counted in elements. A stride of 0 broadcasts: a bank of filters reads its
-// one row of input through stride 0, and nothing is expanded in memory.
+// A batch is an index space of up to max_batch_dims dimensions, row-major. An operand is a pointer, a stride for each
+// of these dimensions and a step along time, all counted in elements. A stride of 0 broadcasts: a bank of filters reads
+// its one row of input through stride 0, and nothing is expanded in memory.
 //
-// The inline functions here are forced inline: the kernels are compiled once per instruction set, and an out-of-line copy
-// made for one of them could be picked by the linker for all.
+// The inline functions here are forced inline: the kernels are compiled once per instruction set, and an out-of-line
+// copy made for one of them could be picked by the linker for all.
 #pragma once
 
 #include <cstdint>
@@ -60,8 +60,8 @@ enum class [[nodiscard]] Status : int {
 };
 
 // How a kernel spreads independent ranges of work over threads: `run` calls body(argument, first, last) for ranges that
-// cover [0, count), each at least `grain` long where there is that much, from any threads, and returns when all are done.
-// The default runs everything on the calling thread.
+// cover [0, count), each at least `grain` long where there is that much, from any threads, and returns when all are
+// done. The default runs everything on the calling thread.
 struct ParallelFor {
   using Body = void (*)(void* argument, std::int64_t first, std::int64_t last);
   void (*run)(void* context, std::int64_t count, std::int64_t grain, Body body, void* argument) = nullptr;

@@ -13,7 +13,7 @@ namespace torch_iir {
 inline constexpr int max_dims = 64;  // of any array, as in NumPy
 
 struct Operand {
-  int dims = 0;                          // leading dimensions only
+  int dims = 0;  // leading dimensions only
   const std::int64_t* size = nullptr;
   const std::int64_t* stride = nullptr;  // in elements
   std::int64_t* batch_stride = nullptr;  // out: max_batch_dims of them

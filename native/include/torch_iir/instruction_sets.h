@@ -1,6 +1,7 @@
 // The kernels are compiled once for each instruction set; the best one that the machine has is chosen when the library
 // loads. The environment variable TORCH_IIR_ISA names another. Where it names none that this machine can run, the best
-// one is used, a line on stderr says so, and isa_error() returns that line (the Python packages raise it as ImportError).
+// one is used, a line on stderr says so, and isa_error() returns that line (the Python packages raise it as
+// ImportError).
 #pragma once
 
 #include <span>

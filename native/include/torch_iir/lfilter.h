@@ -2,7 +2,8 @@
 //
 //   a[0] y[t] = Σ_{k≥0} b[k] x[t−k] − Σ_{k≥1} a[k] y[t−k]            order N = max(len b, len a) − 1
 //
-// Shapes      x, y: batch × T;  b: batch × len b;  a: batch × len a;  zi, zf: batch × N, transposed direct form II of the
+// Shapes      x, y: batch × T;  b: batch × len b;  a: batch × len a;  zi, zf: batch × N, transposed direct form II of
+// the
 //             filter normalised to a[0] = 1: zi[j] is added to y[j], zf[j] is what is still to be added to y[T + j]
 // Layout      any strides and steps, 0 and negative ones included, for what is read; the rows of y and of zf must not
 //             overlap each other or an input, except that zf may be zi
@@ -27,7 +28,8 @@ enum class Algorithm : int {
   blocks,    // one row, blocks of outputs at once from the past outputs by the block's impulse response
 };
 
-// Sample is float, double, Half or BFloat16 with State = double, or std::complex<double> with State = std::complex<double>.
+// Sample is float, double, Half or BFloat16 with State = double, or std::complex<double> with State =
+// std::complex<double>.
 template <class Sample, class State = double>
 struct LFilter {
   Batch batch;
