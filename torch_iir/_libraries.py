@@ -24,10 +24,10 @@ def load() -> None:
             "libtorch_iir_ops.so was not built: install the package (python -m pip install .), "
             "and import it from there rather than from its sources"
         )
-    torch.ops.load_library(ops)
+    torch.ops.load_library(ops)  # type: ignore[no-untyped-call]
     # Its symbols live in libtorch_cuda, which only a torch with CUDA has.
     if torch.version.cuda is not None and (cuda := find("torch_iir_ops_cuda")) is not None:
-        torch.ops.load_library(cuda)
+        torch.ops.load_library(cuda)  # type: ignore[no-untyped-call]
 
 
 def build_info() -> dict[str, object]:

@@ -16,7 +16,9 @@ set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)  # GCC and clang pr
 # -Wno-psabi           vectors wider than the baseline's are passed between our own functions only
 # -Wno-…uninitialized  GCC 12 warns of its own AVX-512 intrinsics (its bug 105593), and of arrays that unrolled loops fill
 # Not -ffast-math or -ffinite-math-only: a NaN in the input has to come out again.
-if(NOT TORCH_IIR_SANITIZE)  # sanitizers at -O3 take minutes to compile
+if(TORCH_IIR_SANITIZE)
+  set(optimise -O0)  # with optimisation, what the sanitizers insert takes minutes to compile
+else()
   set(optimise -O3)
 endif()
 set(flags_kernels ${optimise} -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi

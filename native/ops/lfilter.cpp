@@ -20,8 +20,8 @@ struct Pairs {};
 // everything in complex128, where a coefficient is complex.
 template <class Sample>
 struct Types {
-  using State = double;                 // of coefficients
-  using Held = double;                  // of states and their gradients
+  using State = double;  // of coefficients
+  using Held = double;   // of states and their gradients
   using Kernel = LFilter<Sample>;
   using KernelBackward = LFilterBackward<Sample>;
   using In = View<Sample>;
@@ -112,8 +112,8 @@ auto rows_of(T* data, std::int64_t step, const std::int64_t* stride, const Batch
 // The pair as one more dimension of the batch, the innermost, in which coefficients have stride 0.
 Batch with_pairs(Batch batch, bool pairs) {
   if (!pairs) return batch;
-  STD_TORCH_CHECK(batch.dims < max_batch_dims, "too many dimensions that cannot be merged: at most ", max_batch_dims - 1,
-                  " for complex x, got ", batch.dims);
+  STD_TORCH_CHECK(batch.dims < max_batch_dims, "too many dimensions that cannot be merged: at most ",
+                  max_batch_dims - 1, " for complex x, got ", batch.dims);
   batch.size[batch.dims++] = 2;
   return batch;
 }
@@ -167,9 +167,10 @@ struct Gradients {
 };
 
 void check_shape(const Tensor& tensor, const Shape& shape, std::int64_t length, const char* of) {
-  STD_TORCH_CHECK(!tensor || (tensor.dims == shape.dims + 1 && std::equal(shape.size, shape.size + shape.dims, tensor.size) &&
-                              tensor.length() == length),
-                  tensor.name, " must have the shape of ", of, ", got ", describe({&tensor}));
+  STD_TORCH_CHECK(
+      !tensor || (tensor.dims == shape.dims + 1 && std::equal(shape.size, shape.size + shape.dims, tensor.size) &&
+                  tensor.length() == length),
+      tensor.name, " must have the shape of ", of, ", got ", describe({&tensor}));
 }
 
 template <class T>
@@ -206,7 +207,8 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   add(wants_gzi, gzi_out, gzi_stride);
   Shape shape;
   Batch batch;
-  check(broadcast({operands, count}, shape, batch), {&args.x, &args.b, &args.a, &args.zi, &given.y, &given.gy, &given.gzf});
+  check(broadcast({operands, count}, shape, batch),
+        {&args.x, &args.b, &args.a, &args.zi, &given.y, &given.gy, &given.gzf});
   check_shape(given.y, shape, args.samples, "the output of lfilter");
   check_shape(given.gy, shape, args.samples, "y");
   check_shape(given.gzf, shape, args.order, "zf");
@@ -258,10 +260,11 @@ std::tuple<Returned, Returned, Returned, Returned> lfilter_backward(
     AtenTensorHandle a_, std::optional<AtenTensorHandle> zi_, AtenTensorHandle y_, std::int64_t output_mask) {
   Handle gy(gy_.value_or(nullptr)), gzf(gzf_.value_or(nullptr)), x(x_), b(b_), a(a_), zi(zi_.value_or(nullptr)), y(y_);
   const Arguments args(std::move(x), std::move(b), std::move(a), std::move(zi));
-  const Gradients given{argument("gy", std::move(gy)),
-                        argument("gzf", std::move(gzf)),
-                        argument("y", std::move(y)),
-                        {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0}};
+  const Gradients given{
+      argument("gy", std::move(gy)),
+      argument("gzf", std::move(gzf)),
+      argument("y", std::move(y)),
+      {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0}};
   STD_TORCH_CHECK(given.y.dtype == args.result, "y must have the dtype that lfilter returned");
   STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.result, "gy must have the dtype of y");
   return args.visit([&]<class T>() { return backward<T>(args, given); });

@@ -17,8 +17,8 @@ namespace torch_iir::ops {
 namespace {
 
 // In the order of DType.
-const std::int32_t dtype_codes[] = {aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16(),
-                                    aoti_torch_dtype_float32(), aoti_torch_dtype_float64(),
+const std::int32_t dtype_codes[] = {aoti_torch_dtype_float16(),   aoti_torch_dtype_bfloat16(),
+                                    aoti_torch_dtype_float32(),   aoti_torch_dtype_float64(),
                                     aoti_torch_dtype_complex64(), aoti_torch_dtype_complex128()};
 constexpr std::int64_t dtype_sizes[] = {2, 2, 4, 8, 8, 16};
 const std::int32_t cpu = aoti_torch_device_type_cpu();
@@ -262,8 +262,8 @@ void check(Status status, Algorithm algorithm) {
 }
 
 void check(BroadcastStatus status, std::initializer_list<const Tensor*> tensors) {
-  STD_TORCH_CHECK(status != BroadcastStatus::mismatch,
-                  "the dimensions before the last must broadcast together, got ", describe(tensors));
+  STD_TORCH_CHECK(status != BroadcastStatus::mismatch, "the dimensions before the last must broadcast together, got ",
+                  describe(tensors));
   STD_TORCH_CHECK(status != BroadcastStatus::too_many_dims, "too many dimensions that cannot be merged: at most ",
                   max_batch_dims, ", got ", describe(tensors));
 }

@@ -1,5 +1,5 @@
-// What every operator needs of torch: arguments as plain pointers, sizes and strides, fetched once; fresh outputs; small
-// operands in double; the error sentences that all operators share.
+// What every operator needs of torch: arguments as plain pointers, sizes and strides, fetched once; fresh outputs;
+// small operands in double; the error sentences that all operators share.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -100,8 +100,8 @@ class Fresh {
   const std::int64_t* size_;
 };
 
-// An operand as State (double or std::complex<double>): the tensor's own memory where it is that already, else a copy of
-// its distinct elements, so that dimensions of stride 0 stay so.
+// An operand as State (double or std::complex<double>): the tensor's own memory where it is that already, else a copy
+// of its distinct elements, so that dimensions of stride 0 stay so.
 template <class State>
 class As {
  public:

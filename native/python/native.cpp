@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,7 +53,7 @@ struct Elements {
   int dims;
   std::array<std::int64_t, max_dims> size, stride;
 
-  explicit Elements(const py::array& array) 
+  explicit Elements(const py::array& array)
       : data(static_cast<const T*>(array.data())), dims(static_cast<int>(array.ndim())) {
     for (int d = 0; d < dims; ++d) {
       size[d] = array.shape(d);
@@ -154,8 +154,7 @@ PYBIND11_MODULE(_native, module) {
       "lfilter",
       [](const py::array& x, const Doubles& b, const Doubles& a, const std::optional<Doubles>& zi,
          const std::string& algorithm) {
-        if (py::isinstance<py::array_t<float>>(x))
-          return lfilter_of<float>(py::array_t<float>(x), b, a, zi, algorithm);
+        if (py::isinstance<py::array_t<float>>(x)) return lfilter_of<float>(py::array_t<float>(x), b, a, zi, algorithm);
         return lfilter_of<double>(py::array_t<double, py::array::forcecast>(x), b, a, zi, algorithm);
       },
       py::arg("x"), py::arg("b"), py::arg("a"), py::arg("zi") = py::none(), py::kw_only(),

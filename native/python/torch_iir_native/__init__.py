@@ -8,7 +8,7 @@ __all__ = ["build_info", "cmake_dir", "lfilter", "lfilter_algorithm", "set_isa"]
 
 
 def cmake_dir() -> Path:
-    """The directory for CMAKE_PREFIX_PATH or torch_iir_DIR, so that ``find_package(torch_iir CONFIG)`` finds the kernels."""
+    """The value of torch_iir_DIR with which ``find_package(torch_iir CONFIG)`` finds the kernels."""
     # In an editable install the Python files lie elsewhere than the built ones, which the extension module is among.
     from torch_iir_native import _native
 

@@ -1,4 +1,4 @@
-"""``python -m torch_iir_native --cmake-dir`` prints where torch_iirConfig.cmake is; without arguments, the build facts."""
+"""``python -m torch_iir_native --cmake-dir`` prints where torch_iirConfig.cmake is; alone, facts about the build."""
 
 import argparse
 

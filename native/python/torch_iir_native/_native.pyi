@@ -1,9 +1,11 @@
-from typing import Literal, TypedDict, overload
+from typing import Literal, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Algorithm = Literal["automatic", "direct", "rows", "segments", "blocks"]
+
+Sample = TypeVar("Sample", np.float32, np.float64)
 
 class BuildInfo(TypedDict):
     version: str
@@ -11,14 +13,14 @@ class BuildInfo(TypedDict):
     isa: str
     isas: list[str]
 
-@overload
 def lfilter(
-    x: NDArray[np.float32], b: ArrayLike, a: ArrayLike, zi: ArrayLike | None = None, *, algorithm: Algorithm = "automatic"
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]: ...
-@overload
-def lfilter(
-    x: NDArray[np.float64], b: ArrayLike, a: ArrayLike, zi: ArrayLike | None = None, *, algorithm: Algorithm = "automatic"
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    x: NDArray[Sample],
+    b: ArrayLike,
+    a: ArrayLike,
+    zi: ArrayLike | None = None,
+    *,
+    algorithm: Algorithm = "automatic",
+) -> tuple[NDArray[Sample], NDArray[np.float64]]: ...
 def lfilter_algorithm(rows: int, samples: int, order: int, complex: bool = False) -> Algorithm: ...
 def build_info() -> BuildInfo: ...
 def set_isa(name: str) -> None: ...
