@@ -36,8 +36,8 @@ def figures(quick: bool) -> Iterator[Figure]:
 
 
 def figure(name: str, job: Job, limit: float, aim: float) -> Figure:
-    calls = (job.ours(), job.scipy(), *job.numba())
-    return Figure(name, calls, job.samples, job.bytes_moved, Target("speedup", limit, aim))
+    calls = (job.ours(), job.scipy())
+    return Figure(name, calls, job.samples, job.bytes_moved, Target("speedup", limit, aim), beside=job.numba())
 
 
 def chirps() -> list[Array]:

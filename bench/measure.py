@@ -114,8 +114,9 @@ def no_collection() -> Iterator[None]:
 
 def copy_of(bytes_moved: int, like: Call) -> Call:
     """A copy that moves so many bytes, half of them read and half written into a buffer that is there already."""
-    sources = [torch.zeros(bytes_moved // 2, dtype=torch.uint8) for _ in range(INPUTS)]
-    target = torch.zeros_like(sources[0])
+    # Not zeros: untouched, they would all be read from the one page of zeros that the system has.
+    sources = [torch.full((bytes_moved // 2,), n, dtype=torch.uint8) for n in range(INPUTS)]
+    target = torch.full_like(sources[0], INPUTS)
     return Call("copy", lambda n: target.copy_(sources[n % INPUTS]), repeat=like.repeat, context=like.context)
 
 

@@ -22,8 +22,8 @@ def figures(quick: bool) -> Iterator[Figure]:
         ("grad mode, no input requires it", nullcontext, Target("µs")),
     )
     for name, context, target in modes:
-        calls = (job.ours(repeat=repeat, context=context), job.scipy(repeat=repeat))
-        yield Figure(f"lfilter, T = 64, {name}", calls, job.samples, job.bytes_moved, target)
+        ours, scipy = job.ours(repeat=repeat, context=context), job.scipy(repeat=repeat)
+        yield Figure(f"lfilter, T = 64, {name}", (ours,), job.samples, job.bytes_moved, target, beside=(scipy,))
     backward = Backward(job)
     yield Figure(
         "lfilter, T = 64, forward + backward",

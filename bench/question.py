@@ -51,10 +51,11 @@ class Figure:
 
     Args:
         name: what is computed, with its shape and dtype.
-        calls: ours first; the ratio is against the second, the others are for orientation.
+        calls: that take turns, ours first; a ratio is against the second.
         samples: that ours puts out.
         bytes_moved: what it has to read and write at least.
         target: what ours has to reach.
+        beside: competitors for orientation, timed afterwards: in the rounds they would cool the caches for ours alone.
         note: for the table.
     """
 
@@ -63,6 +64,7 @@ class Figure:
     samples: int
     bytes_moved: int
     target: Target
+    beside: tuple[Call, ...] = ()
     note: str = ""
 
 
@@ -79,8 +81,8 @@ class Question:
 
 
 def answer(figure: Figure, quick: bool = False) -> Record:
-    """Compares every output with the reference, then times all calls and a copy in turns."""
-    for call in figure.calls:
+    """Compares every output with the reference, then times the calls in turns, and what is beside them, and a copy."""
+    for call in (*figure.calls, *figure.beside):
         for n in range(INPUTS):
             if call.expected is None:
                 continue
@@ -89,15 +91,17 @@ def answer(figure: Figure, quick: bool = False) -> Record:
             call.expected(n).compare(call.name, result)
 
     ours, target = figure.calls[0], figure.target
-    calls = (*figure.calls, copy_of(figure.bytes_moved, ours))
-    times = interleaved(calls, QUICK if quick else FULL)
+    plan = QUICK if quick else FULL
+    alone = (*figure.beside, copy_of(figure.bytes_moved, ours))
+    calls = (*figure.calls, *alone)
+    times = [*interleaved(figure.calls, plan), *(interleaved([call], plan)[0] for call in alone)]
     seconds = [time.median for time in times]
     value = float(f"{target.value(seconds):.3g}")  # what the tables show is what is judged
     limit, aim = target.bounds(machine.isa())
     return {
         "figure": figure.name,
         "kind": target.kind,
-        "against": figure.calls[1].name if target.kind != "µs" else "",
+        "against": "" if target.kind == "µs" else figure.calls[1].name,
         "value": value,
         "limit": limit,
         "limit_reached": target.reached(value, limit),

@@ -73,8 +73,9 @@ def test_rounds(seconds: float, rounds: int) -> None:
 
 
 def test_copy_moves_the_bytes() -> None:
-    copied = copy_of(4096, Call("ours", lambda n: None)).run(0)
+    copied = copy_of(4096, Call("ours", lambda n: None)).run(3)
     assert copied.nbytes == 2048
+    assert (copied == 3).all()
 
 
 def test_peak_memory() -> None:
