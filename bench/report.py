@@ -102,7 +102,7 @@ def machine_line(results: Results) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {ISAS[machine['isa']]}, one thread unless said otherwise; "
         f"torch_iir {machine['torch_iir']} ({machine['compiler']}), {versions}, Python {machine['python']}, "
-        f"seed {machine['seed']}."
+        f"seed {machine['seed']}, load {results['load']:.1f}."
     )
 
 

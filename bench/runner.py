@@ -48,7 +48,7 @@ def run_all(asked: Mapping[str, Question], quick: bool) -> report.Results:
     results: report.Results = {"machine": machine.describe(), "load": os.getloadavg()[0], "questions": {}}
     print(report.machine_line(results) + (" Quick: signals are shorter than said." if quick else ""))
     if results["load"] > 0.5:
-        print(f"The load of the machine is {results['load']:.1f}: what else runs there is in these figures.")
+        print("Other programs run. They interrupt long runs more than short ones, and so flatter the faster.")
     for name, question in asked.items():
         print(f"\n{name}")
         figures = []
