@@ -77,7 +77,7 @@ test-torch-versions: build
 	    build/other/bin/pip install --quiet $$torch && \
 	    build/other/bin/pip install --quiet "$$(echo build/wheel/*.whl)[test]" && \
 	    build/other/bin/python -c 'import torch; print("torch", torch.__version__)' && \
-	    build/other/bin/pytest -p no:cacheprovider || exit 1; \
+	    (cd tests && ../build/other/bin/pytest -p no:cacheprovider) || exit 1; \
 	done
 
 # --- style

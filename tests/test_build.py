@@ -29,6 +29,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         text=True,
         timeout=120,
         env={**os.environ, **environment},
+        cwd=Path(__file__).parent,  # not where the sources would be taken for the installed package
     )
 
 
