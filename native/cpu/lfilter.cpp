@@ -295,6 +295,7 @@ class Forward {
   template <int order>
   bool segments(std::int64_t row) {
     double b[order + 1], a[order + 1], z[order], step[order * order] = {}, input[order];
+    Extended carry[order];
     filters_.read_row(row, b, a);
     for (int k = 0; k < order; ++k) {  // z_k ← z_{k+1} − a_{k+1} z_0 + (b_{k+1} − a_{k+1} b_0) x
       step[k * order] = -a[k + 1];
@@ -305,19 +306,20 @@ class Forward {
     const int longest = segment_in(f_.samples);
     if (longest > 0 && !tables.build(longest, step, input)) return false;
     read_state(row, z);
+    for (int k = 0; k < order; ++k) carry[k] = {z[k], 0};
 
     alignas(64) Tile<Sample> tile[segment_length * lanes];
-    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes],
-        power[order * order] = {};
+    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes];
+    typename SegmentTables<order>::Matrix last;  // the power for the last, shorter segments
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
     const Sample* x = f_.x.row(f_.batch, row);
     Sample* y = f_.y.row(f_.batch, row);
     std::int64_t left = f_.samples;
-    int known = 0;  // the length whose power is at hand
     while (const int count = segment_in(left)) {
-      if (count != known) tables.power(known = count, power);
+      const bool whole = count == tables.length;
+      if (!whole) tables.power(count, last);
       const Sample* from[lanes];
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) {
@@ -325,12 +327,13 @@ class Forward {
         to[lane] = y + lane * count * f_.y.step;
       }
       load_segments<false>(tile, from, f_.x.step, count, tables, entry);
-      scan_segments<order>(power, z, entry);
+      scan_segments<order>(whole ? tables.whole : last, carry, entry);
       filter_tile<order>(to, lanes, f_.y.step, tile, count, lane_b, lane_a, entry);
       x += lanes * count * f_.x.step;
       y += lanes * count * f_.y.step;
       left -= lanes * count;
     }
+    for (int k = 0; k < order; ++k) z[k] = carry[k].high;
     direct_filter(x, f_.x.step, y, f_.y.step, left, order, b, a, z);
     write_state(row, z);
     return true;
@@ -351,6 +354,7 @@ class Forward {
     read_state(row, z);
     double h[block];
     build_block_tables(b, b_order, a, a_order, tables, h);
+    if (!blocks_are_sound(tables, b_order, a, a_order)) return direct_row(row);
     const int initial = (order_ + block - 1) / block * block;  // outputs to which the initial state adds
     for (int t = 0; t < initial; ++t) {
       extra[t] = 0;
@@ -736,6 +740,7 @@ class Backward {
   template <int order>
   bool segments(std::int64_t row, double* sums) const {
     double b[order + 1], a[order + 1], v[order], step[order * order] = {}, input[order] = {1};
+    Extended carry[order];
     const double a0 = filters_.read_row(row, b, a);
     for (int k = 0; k < order; ++k) {  // v_0 ← g − Σ a_{k+1} v_k, v_k ← v_{k−1}
       step[k] = -a[k + 1];
@@ -745,20 +750,21 @@ class Backward {
     const int longest = segment_in(f_.samples);
     if (longest > 0 && !tables.build(longest, step, input)) return false;
     read_history(row, v);
+    for (int k = 0; k < order; ++k) carry[k] = {v[k], 0};
 
     constexpr int tile_size = segment_length * lanes, state = (order + 1) * lanes;
     alignas(64) Tile<Sample> g_tile[tile_size], x_tile[tile_size], y_tile[tile_size];
-    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes],
-        power[order * order] = {}, lane_gb[state] = {}, lane_ga[state] = {};
+    alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], lane_gb[state] = {}, lane_ga[state] = {};
+    typename SegmentTables<order>::Matrix last;  // the power for the last, shorter segments
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
     const Sample *g = gradient_row(row), *x = f_.x.row(f_.batch, row), *y = f_.y.row(f_.batch, row);
     const InputGradient<Sample, double> gx = input_gradient(row, sums);
     std::int64_t left = f_.samples;
-    int known = 0;
     while (const int count = segment_in(left)) {
-      if (count != known) tables.power(known = count, power);
+      const bool whole = count == tables.length;
+      if (!whole) tables.power(count, last);
       const Sample* rows[lanes];
       const auto segments_of = [&](const Sample* signal, std::int64_t signal_step) {  // lane 0 is the last in time
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = signal + (left - (lane + 1) * count) * signal_step;
@@ -770,30 +776,29 @@ class Backward {
         std::memset(static_cast<void*>(g_tile), 0, sizeof(g_tile));
         std::memset(entry, 0, sizeof(entry));
       }
-      scan_segments<order>(power, v, entry);
+      scan_segments<order>(whole ? tables.whole : last, carry, entry);
       if (correlate_) {
         segments_of(x, f_.x.step);
         load_tile<true>(x_tile, rows, f_.x.step, count);
         segments_of(y, f_.y.step);
         load_tile<true>(y_tile, rows, f_.y.step, count);
       }
+      const auto put = [&](auto produce) {
+        if (gx.rows != nullptr) {
+          Sample* to[lanes];
+          for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
+          return store_rows<true>(to, lanes, gx.step, count, produce);
+        }
+        for (int i = 0; i < count; ++i) {
+          alignas(64) double values[lanes];
+          store_pair(values, produce(i));
+          if (sums == nullptr) continue;
+          for (int lane = 0; lane < lanes; ++lane) sums[left - lane * count - 1 - i] += values[lane];
+        }
+      };
       const auto run = [&](auto correlate) {
         backward_tile<order, correlate.value>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga,
-                                              sums != nullptr, [&](auto produce) {
-                                                if (gx.rows != nullptr) {
-                                                  Sample* to[lanes];
-                                                  for (int lane = 0; lane < lanes; ++lane)
-                                                    to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-                                                  return store_rows<true>(to, lanes, gx.step, count, produce);
-                                                }
-                                                for (int i = 0; i < count; ++i) {
-                                                  alignas(64) double values[lanes];
-                                                  store_pair(values, produce(i));
-                                                  if (sums == nullptr) continue;
-                                                  for (int lane = 0; lane < lanes; ++lane)
-                                                    sums[left - lane * count - 1 - i] += values[lane];
-                                                }
-                                              });
+                                              sums != nullptr, put);
       };
       if (correlate_) {
         run(Choice<true>{});
@@ -802,6 +807,7 @@ class Backward {
       }
       left -= lanes * count;
     }
+    for (int k = 0; k < order; ++k) v[k] = carry[k].high;
     double gb[order + 1], ga[order + 1], window[order + direct_window];
     for (int k = 0; k <= order; ++k) {
       gb[k] = sum(load_doubles(lane_gb + k * lanes) + load_doubles(lane_gb + k * lanes + width));
@@ -833,6 +839,7 @@ class Backward {
     double h[block];
     const double one = 1;
     build_block_tables(&one, 0, a, a_order, poles, h);
+    if (!blocks_are_sound(poles, 0, a, a_order)) return direct_row(row, sums);
     build_block_tables(b, b_order, &one, 0, zeros, h);
     for (std::size_t k = 0; k < n; ++k) gb[k] = ga[k] = 0;
     std::memset(vs - start, 0, sizeof(double) * start);

@@ -8,8 +8,10 @@ Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, 
   constexpr int most_in_cache = 1024;   // rows, blocks: up to here histories and tables stay in the caches
   if (complex || order == 0 || order > most_in_cache || samples < 96) return Algorithm::direct;
   if (rows >= 12) return Algorithm::rows;
-  if (order <= most_in_registers) return samples >= 256 ? Algorithm::segments : Algorithm::direct;
-  return Algorithm::blocks;
+  // The powers of the transition matrix are to be earned back: order³ multiplications in extended precision each.
+  const std::int64_t worth_segments = order <= 2 ? 256 : std::int64_t{128} * order * order * order;
+  if (order <= most_in_registers && samples >= worth_segments) return Algorithm::segments;
+  return order <= 2 ? Algorithm::direct : Algorithm::blocks;
 }
 
 }  // namespace torch_iir

@@ -46,6 +46,23 @@ void build_block_tables(const double* b, int b_order, const double* a, int a_ord
   }
 }
 
+// Outputs are predicted up to `block` samples ahead. Where poles lie close together, the weights of such a prediction
+// are large and cancel: the rounding of the past outputs would grow by their sum, where the direct form's grows by that
+// of a.
+bool blocks_are_sound(const double* tables, int b_order, const double* a, int a_order) {
+  constexpr double most = 32;
+  double direct = 0, largest = 0;
+  for (int k = 0; k <= a_order; ++k) direct += __builtin_fabs(a[k]);
+  for (int n = 0; n < block; ++n) {
+    double total = 0;
+    for (int j = 0; j < a_order; ++j) {
+      total += __builtin_fabs(tables[(b_order + block + past_columns(a_order) - a_order + j) * block + n]);
+    }
+    largest = total > largest ? total : largest;
+  }
+  return largest <= most * direct;  // false, too, if it is not a number
+}
+
 template <int j>
 struct Column {
   static constexpr int value = j;

@@ -2,6 +2,8 @@
 // row when they have taken all they can.
 #pragma once
 
+#include <type_traits>
+
 #include "simd.h"
 
 namespace torch_iir::TORCH_IIR_ISA {
@@ -34,6 +36,46 @@ void direct_fixed(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t 
   for (int k = 0; k < order; ++k) z[k] = local[k];
 }
 
+template <std::size_t... i>
+TORCH_IIR_INLINE Doubles from_next_lane(Doubles v, Doubles next, std::index_sequence<i...>) {
+  return __builtin_shufflevector(v, next, static_cast<int>(i + 1)...);
+}
+template <std::size_t... i>
+TORCH_IIR_INLINE Doubles first_lane(Doubles v, std::index_sequence<i...>) {
+  return __builtin_shufflevector(v, v, static_cast<int>(i * 0)...);
+}
+
+// The same with the states in the lanes of `vectors` vectors, one after the other.
+template <int vectors, class Sample>
+void direct_in_vectors(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples,
+                       int order, const double* b, const double* a, double* z) {
+  constexpr auto all = std::make_index_sequence<width>{};
+  constexpr int most = vectors * width;
+  alignas(64) double padded[3][most] = {};
+  if (order > most) order = most;  // never so; the compiler wants to know
+  for (int k = 0; k < order; ++k) padded[0][k] = b[k + 1], padded[1][k] = a[k + 1], padded[2][k] = z[k];
+  Doubles p[vectors], m[vectors], s[vectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) {
+    p[v] = load_doubles(padded[0] + v * width);
+    m[v] = load_doubles(padded[1] + v * width);
+    s[v] = load_doubles(padded[2] + v * width);
+  }
+  const double b0 = b[0];
+  for (std::int64_t t = 0; t < samples; ++t) {
+    const Doubles in = Doubles{} + read(x[t * x_step]), out = first_lane(s[0], all) + b0 * in;
+    write(y[t * y_step], out[0]);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      const Doubles next = v + 1 < vectors ? s[v + 1] : Doubles{};
+      s[v] = (from_next_lane(s[v], next, all) + p[v] * in) - m[v] * out;
+    }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) store_doubles(padded[2] + v * width, s[v]);
+  for (int k = 0; k < order; ++k) z[k] = padded[2][k];
+}
+
 template <class Sample, class State>
 void direct_filter(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t y_step, std::int64_t samples,
                    int order, const State* b, const State* a, State* z) {
@@ -41,8 +83,24 @@ void direct_filter(const Sample* x, std::int64_t x_step, Sample* y, std::int64_t
     case 0: return direct_fixed<0>(x, x_step, y, y_step, samples, b, a, z);
     case 1: return direct_fixed<1>(x, x_step, y, y_step, samples, b, a, z);
     case 2: return direct_fixed<2>(x, x_step, y, y_step, samples, b, a, z);
-    default: return direct_loop<-1>(x, x_step, y, y_step, samples, order, b, a, z);
+    case 3: return direct_fixed<3>(x, x_step, y, y_step, samples, b, a, z);
+    case 4: return direct_fixed<4>(x, x_step, y, y_step, samples, b, a, z);
+    case 5: return direct_fixed<5>(x, x_step, y, y_step, samples, b, a, z);
+    case 6: return direct_fixed<6>(x, x_step, y, y_step, samples, b, a, z);
   }
+  if constexpr (std::is_same_v<State, double>) {
+    switch ((order + width - 1) / width) {
+      case 1: return direct_in_vectors<1>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 2: return direct_in_vectors<2>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 3: return direct_in_vectors<3>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 4: return direct_in_vectors<4>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 5: return direct_in_vectors<5>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 6: return direct_in_vectors<6>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 7: return direct_in_vectors<7>(x, x_step, y, y_step, samples, order, b, a, z);
+      case 8: return direct_in_vectors<8>(x, x_step, y, y_step, samples, order, b, a, z);
+    }
+  }
+  direct_loop<-1>(x, x_step, y, y_step, samples, order, b, a, z);
 }
 
 // Where a gradient of the input goes: stored, or added to sums over the rows that share the input.

@@ -24,12 +24,39 @@ inline int segment_in(std::int64_t samples) {
                                            : 0;
 }
 
+// high + low, |low| ≤ half an ulp of high.
+struct Extended {
+  double high = 0, low = 0;
+};
+
+// A sum in extended precision: of products, or of doubles.
+class ExtendedSum {
+ public:
+  TORCH_IIR_INLINE explicit ExtendedSum(double start = 0) : sum_(start) {}
+  TORCH_IIR_INLINE void add_product(Extended p, Extended q) {
+    const double product = p.high * q.high, error = __builtin_fma(p.high, q.high, -product);
+    const double sum = sum_ + product, part = sum - sum_;  // Knuth's two-sum
+    rest_ += (sum_ - (sum - part)) + (product - part) + (error + (p.high * q.low + p.low * q.high));
+    sum_ = sum;
+  }
+  TORCH_IIR_INLINE Extended value() const {
+    const double high = sum_ + rest_;
+    return {high, rest_ - (high - sum_)};
+  }
+
+ private:
+  double sum_, rest_ = 0;
+};
+
 template <int order>
 struct SegmentTables {
   static constexpr int n = order > 0 ? order : 1;
+  using Matrix = Extended[n * n];
+
   int length;                          // of the longest segment
   double weights[segment_length * n];  // weights[t * order + j]: what sample t adds to state j at that segment's end
   double step[n * n];                  // state before → state after one sample without input
+  Matrix whole;                        // step^length
 
   // `input` is the state that a unit sample leaves. False if a power overflows: the tables are then of no use.
   bool build(int longest, const double (&one_step)[n * n], const double (&input)[n]) {
@@ -44,34 +71,37 @@ struct SegmentTables {
         (w - order)[i] = next;
       }
     }
-    double probe = 0, m[n * n];
-    power(length, m);
-    for (int i = 0; i < order * order; ++i) probe += m[i] * 0;
+    double probe = 0;
+    power(length, whole);
+    for (const Extended& element : whole) probe += element.high * 0 + element.low * 0;
     for (int i = 0; i < length * order; ++i) probe += weights[i] * 0;
     return probe == 0;
   }
 
   // result = step^exponent
-  void power(int exponent, double (&result)[n * n]) const {
-    double base[n * n], product[n * n];
-    std::memcpy(base, step, sizeof(base));
-    for (int i = 0; i < order; ++i) {
-      for (int j = 0; j < order; ++j) result[i * order + j] = i == j;
+  void power(int exponent, Matrix& result) const {
+    Matrix base;
+    for (int i = 0; i < order * order; ++i) {
+      base[i] = {step[i], 0};
+      result[i] = {i % (order + 1) == 0 ? 1.0 : 0.0, 0};
     }
-    const auto multiply = [&](const double* p, const double* q, double* to) {
-      for (int i = 0; i < order; ++i) {
-        for (int j = 0; j < order; ++j) {
-          double total = 0;
-          for (int k = 0; k < order; ++k) total += p[i * order + k] * q[k * order + j];
-          product[i * order + j] = total;
-        }
-      }
-      std::memcpy(to, product, sizeof(product));
-    };
     for (; exponent > 0; exponent >>= 1) {
-      if (exponent & 1) multiply(result, base, result);
-      multiply(base, base, base);
+      if (exponent & 1) multiply(result, base);
+      if (exponent > 1) multiply(base, base);
     }
+  }
+
+ private:
+  static void multiply(Matrix& p, const Matrix& q) {  // p ← p q; p may be q
+    Matrix product;
+    for (int i = 0; i < order; ++i) {
+      for (int j = 0; j < order; ++j) {
+        ExtendedSum total;
+        for (int k = 0; k < order; ++k) total.add_product(p[i * order + k], q[k * order + j]);
+        product[i * order + j] = total.value();
+      }
+    }
+    std::memcpy(&p, &product, sizeof(p));
   }
 };
 
@@ -94,19 +124,20 @@ void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::
 
 // From what each lane's segment leaves at rest to the state with which it begins; `state` moves past all of them.
 template <int order>
-void scan_segments(const double* power, double* state, double* entry) {
-  double now[order];
+void scan_segments(const Extended* power, Extended* state, double* entry) {
+  Extended now[order];
   for (int i = 0; i < order; ++i) now[i] = state[i];
   for (int lane = 0; lane < lanes; ++lane) {
-    double after[order];
+    Extended after[order];
 #pragma GCC unroll 8
     for (int i = 0; i < order; ++i) {
-      after[i] = entry[i * lanes + lane];
+      ExtendedSum total(entry[i * lanes + lane]);
 #pragma GCC unroll 8
-      for (int j = 0; j < order; ++j) after[i] += power[i * order + j] * now[j];
+      for (int j = 0; j < order; ++j) total.add_product(power[i * order + j], now[j]);
+      after[i] = total.value();
     }
     for (int i = 0; i < order; ++i) {
-      entry[i * lanes + lane] = now[i];
+      entry[i * lanes + lane] = now[i].high;
       now[i] = after[i];
     }
   }

@@ -161,6 +161,7 @@ As<State>::As(const Tensor& tensor) : dims_(tensor.dims), size_(tensor.size) {
     std::copy_n(tensor.stride, dims_, stride);
     return;
   }
+  if (count(dims_, size_) == 0) return;  // nothing to copy, and perhaps no memory to copy it from
   std::int64_t distinct = 1;
   for (int d = dims_ - 1; d >= 0; --d) {
     if (tensor.stride[d] == 0 || size_[d] == 1) continue;  // stride stays 0
