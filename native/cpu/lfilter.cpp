@@ -12,6 +12,7 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 inline constexpr int tile_rows = 64;        // samples of each lane in a tile
+inline constexpr int ahead_in_rows = 128;   // samples by which rows are fetched into the cache
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
 inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
 
@@ -243,8 +244,8 @@ class Forward {
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += length) {
           const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-          load_tile<false, tile_rows>(tile, x, f_.x.step, count);
-          filter_tile<order.value, tile_rows>(y, used, f_.y.step, tile, count, b, a, z);
+          load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
+          filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, tile, count, b, a, z);
           advance(count);
         }
       });
@@ -255,11 +256,11 @@ class Forward {
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       for (std::int64_t t = 0; t < f_.samples; t += length) {
         const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-        load_tile<false, tile_rows>(xs, x, f_.x.step, count);
+        load_tile<false, ahead_in_rows>(xs, x, f_.x.step, count);
         const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
         std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
         pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
-        store_rows<false, tile_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(ys + i * lanes); });
+        store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(ys + i * lanes); });
         advance(count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
@@ -328,7 +329,7 @@ class Forward {
       }
       load_segments<false>(tile, from, f_.x.step, count, tables, entry);
       scan_segments<order>(whole ? tables.whole : last, carry, entry);
-      filter_tile<order>(to, lanes, f_.y.step, tile, count, lane_b, lane_a, entry);
+      filter_tile<order, next_tile>(to, lanes, f_.y.step, tile, count, lane_b, lane_a, entry);
       x += lanes * count * f_.x.step;
       y += lanes * count * f_.y.step;
       left -= lanes * count;
@@ -602,7 +603,7 @@ class Backward {
   // The input gradients of `count` samples in reverse, produce(0), produce(1), …: stored, or added up over the lanes.
   template <class Produce>
   void put_rows(Sample* const (&gx)[lanes], int used, int count, double* sums, Produce produce) const {
-    if (sums == nullptr && f_.gx) return store_rows<true, -tile_rows>(gx, used, f_.gx.step, count, produce);
+    if (sums == nullptr && f_.gx) return store_rows<true, -ahead_in_rows>(gx, used, f_.gx.step, count, produce);
     for (int i = 0; i < count; ++i) {
       const Pair value = produce(i);
       if (sums == nullptr) continue;
@@ -658,7 +659,7 @@ class Backward {
                                    int count) {
       const Sample* at[lanes];
       for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
-      load_tile<true, -tile_rows>(tile, at, step, count);
+      load_tile<true, -ahead_in_rows>(tile, at, step, count);
     };
     const auto load_gradient = [&](auto* tile, std::int64_t t, int count) {
       if (f_.gy) {
@@ -779,15 +780,15 @@ class Backward {
       scan_segments<order>(whole ? tables.whole : last, carry, entry);
       if (correlate_) {
         segments_of(x, f_.x.step);
-        load_tile<true>(x_tile, rows, f_.x.step, count);
+        load_tile<true, -next_tile>(x_tile, rows, f_.x.step, count);
         segments_of(y, f_.y.step);
-        load_tile<true>(y_tile, rows, f_.y.step, count);
+        load_tile<true, -next_tile>(y_tile, rows, f_.y.step, count);
       }
       const auto put = [&](auto produce) {
         if (gx.rows != nullptr) {
           Sample* to[lanes];
           for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-          return store_rows<true>(to, lanes, gx.step, count, produce);
+          return store_rows<true, -next_tile>(to, lanes, gx.step, count, produce);
         }
         for (int i = 0; i < count; ++i) {
           alignas(64) double values[lanes];

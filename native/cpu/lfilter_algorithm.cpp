@@ -6,8 +6,9 @@ namespace torch_iir {
 Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex) noexcept {
   constexpr int most_in_registers = 6;  // segments: up to here the state lives in registers
   constexpr int most_in_cache = 1024;   // rows, blocks: up to here histories and tables stay in the caches
-  if (complex || order == 0 || order > most_in_cache || samples < 96) return Algorithm::direct;
-  if (rows >= 12) return Algorithm::rows;
+  if (complex || order == 0 || order > most_in_cache) return Algorithm::direct;
+  if (rows >= 12 && samples >= 32) return Algorithm::rows;
+  if (samples < 96) return Algorithm::direct;
   // The powers of the transition matrix are to be earned back: order³ multiplications in extended precision each.
   const std::int64_t worth_segments = order <= 2 ? 256 : std::int64_t{128} * order * order * order;
   if (order <= most_in_registers && samples >= worth_segments) return Algorithm::segments;

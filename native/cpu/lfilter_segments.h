@@ -16,6 +16,7 @@ namespace {
 
 // Not a power of two: the segments' rows would fall on few sets of the cache.
 inline constexpr int segment_length = 240;
+inline constexpr int next_tile = lanes * segment_length;  // samples from a segment to the next tile's
 
 // How long segments of so many samples are; 0: too few samples to cut.
 inline int segment_in(std::int64_t samples) {
@@ -111,7 +112,7 @@ void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::
                    const SegmentTables<order>& tables, double* ends) {
   const double* w = tables.weights + (tables.length - count) * order;
   Pair sums[order] = {};
-  load_tile<reversed>(tile, rows, step, count, [&](int t) {
+  load_tile<reversed, reversed ? -next_tile : next_tile>(tile, rows, step, count, [&](int t) {
     const Pair x = load_pair(tile + t * lanes);
 #pragma GCC unroll 8
     for (int j = 0; j < order; ++j) {

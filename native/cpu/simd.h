@@ -304,7 +304,7 @@ struct Nothing {
 
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
 // consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in
-// memory (0: nothing) is fetched into the cache: rows far apart are more streams than the machine follows by itself.
+// memory (0: nothing) is fetched into the second cache: these are more streams than the machine follows by itself.
 template <bool reversed = false, int ahead = 0, class Sample, class T, class Consume = Nothing>
 void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, Consume consume = {}) {
   int row = 0;
@@ -326,7 +326,7 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
               for (int i = 0; i < S::group; ++i) {
                 const Sample* from = rows[q * S::n + piece * S::group + i] + t;
                 v[piece * S::group + i] = load<typename S::V>(from);
-                if constexpr (ahead != 0) __builtin_prefetch(from + ahead);
+                if constexpr (ahead != 0) __builtin_prefetch(from + ahead, 0, 2);
               }
               S::within_groups(v + piece * S::group);
             } else {
@@ -407,7 +407,7 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
                 const int lane = q * S::n + g * S::group + i;
                 if (lane < used) {
                   store(rows[lane] + t, v[g * S::group]);
-                  if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1);
+                  if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1, 2);
                 }
               }
             }
