@@ -1,0 +1,48 @@
+"""lfilter as one writes it without torch_iir, for comparison; all take (b, a, x) of one filter and one signal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import torch
+from torch import Tensor
+
+
+def lfilter_loop(b: Tensor, a: Tensor, x: Tensor) -> Tensor:
+    """The transposed direct form II, sample by sample in torch operators; a and b have one length, a[0] is 1."""
+    b, a = b.to(x.dtype), a.to(x.dtype)
+    state = x.new_zeros(len(b))  # one place more than the order: a zero moves in from behind
+    y = []
+    for sample in x.unbind():
+        output = state[0] + b[0] * sample
+        state = torch.cat([state[1:] + b[1:] * sample - a[1:] * output, state.new_zeros(1)])
+        y.append(output)
+    return torch.stack(y)
+
+
+class _ScipyLFilter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, a: Tensor, x: Tensor) -> Tensor:
+        y = torch.from_numpy(scipy.signal.lfilter(b.detach().numpy(), a.detach().numpy(), x.detach().numpy()))
+        ctx.save_for_backward(b, a, x, y)
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # With v = (1/A)ᵀ g, filtered backwards in time: ∂/∂x = Bᵀ v, ∂/∂b_k = Σ v[t] x[t−k], ∂/∂a_k = −Σ v[t] y[t−k].
+        b, a, x, y = (tensor.detach().numpy() for tensor in ctx.saved_tensors)
+        v = scipy.signal.lfilter([1.0], a, gradients[0].numpy()[::-1])[::-1]
+        of_b = np.array([v[k:] @ x[: len(x) - k] for k in range(len(b))])
+        of_a = np.array([-(v[k:] @ y[: len(y) - k]) for k in range(len(a))])
+        of_x = None
+        if ctx.needs_input_grad[2]:
+            of_x = torch.from_numpy(scipy.signal.lfilter(b, [1.0], v[::-1])[::-1].astype(x.dtype))
+        return torch.from_numpy(of_b.astype(b.dtype)), torch.from_numpy(of_a.astype(a.dtype)), of_x
+
+
+def lfilter_scipy(b: Tensor, a: Tensor, x: Tensor) -> Tensor:
+    """scipy.signal.lfilter with hand-written gradients for b, a and x."""
+    y: Tensor = _ScipyLFilter.apply(b, a, x)  # type: ignore[no-untyped-call]
+    return y
