@@ -13,8 +13,7 @@ namespace {
 
 inline constexpr int register_order = 6;
 
-// ---- up to register_order
-// --------------------------------------------------------------------------------------------
+// ---- up to register_order ------------------------------------------------------------------------------------
 
 // The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
@@ -153,8 +152,7 @@ void backward_tile(T* g, const T* x, const T* y, int count, const double* b, con
   }
 }
 
-// ---- any order
-// -------------------------------------------------------------------------------------------------------
+// ---- any order -----------------------------------------------------------------------------------------------
 
 // Four outputs at once share each coefficient, and a window of four rows slides along the taps: two loads for four
 // multiply-adds.

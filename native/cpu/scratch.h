@@ -12,12 +12,14 @@ class Scratch {
   static constexpr std::size_t alignment = 64;
 
   explicit Scratch(std::size_t bytes)
-      : base_(static_cast<char*>(std::aligned_alloc(alignment, rounded(bytes + alignment)))), next_(base_) {}
+      : base_(bytes == 0 ? nullptr : static_cast<char*>(std::aligned_alloc(alignment, rounded(bytes)))),
+        next_(base_),
+        success_(bytes == 0 || base_ != nullptr) {}
   ~Scratch() { std::free(base_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  explicit operator bool() const { return base_ != nullptr; }
+  explicit operator bool() const { return success_; }
 
   // Room for `count` values, uninitialised. What is taken in all must have been announced to the constructor by
   // `bytes`.
@@ -35,6 +37,7 @@ class Scratch {
  private:
   static constexpr std::size_t rounded(std::size_t n) { return (n + alignment - 1) / alignment * alignment; }
   char *base_, *next_;
+  bool success_;
 };
 
 }  // namespace

@@ -75,8 +75,7 @@ TORCH_IIR_INLINE double sum(Doubles v) {
   return total;
 }
 
-// ---- one sample of any storage to and from the state's type
-// ----------------------------------------------------------
+// ---- one sample of any storage to and from the state's type --------------------------------------------------
 
 // A complex number with the layout of std::complex<double>, whose operators are library templates and so weak symbols.
 struct Complex {
@@ -171,8 +170,7 @@ struct TileOf<float> {
 template <class Sample>
 using Tile = typename TileOf<Sample>::type;
 
-// ---- transposes
-// ------------------------------------------------------------------------------------------------------
+// ---- transposes ----------------------------------------------------------------------------------------------
 
 template <class Index, class V, std::size_t... i>
 TORCH_IIR_INLINE V permute(V p, V q, std::index_sequence<i...>) {
@@ -245,8 +243,7 @@ struct Square {
   }
 };
 
-// ---- tiles
-// -----------------------------------------------------------------------------------------------------------
+// ---- tiles ---------------------------------------------------------------------------------------------------
 //
 // Between rows and tiles, in strips of as many samples as a square has. The arithmetic is handed in and done in
 // between, a few samples at a time: permutations and multiply-adds then share the machine, which neither fills alone.
@@ -425,8 +422,7 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
   }
 }
 
-// ---- subnormals
-// ------------------------------------------------------------------------------------------------------
+// ---- subnormals ----------------------------------------------------------------------------------------------
 
 // Subnormal numbers are flushed to zero while this lives: a tail that decays into silence is as fast as the rest.
 class FlushToZero {
