@@ -130,6 +130,7 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert printed.err.startswith("torch_iir.demo: ")
         assert what in printed.err
         assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

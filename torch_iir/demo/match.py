@@ -30,13 +30,13 @@ LOOP_SAMPLES = 2048  # what the Python loop is measured on: on everything, a sin
 
 
 def run(file: Path | None, out: Path) -> None:
+    heard = rendered() if file is None else sound.read(file)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DemoError(f"{out}: cannot be made: {error.strerror}") from None
     if not os.access(out, os.W_OK):
         raise DemoError(f"{out}: cannot be written to")
-    heard = rendered() if file is None else sound.read(file)
     x, rate = heard.samples, heard.sample_rate
     torch.set_num_threads(1)  # a single row of samples gains nothing from more, and times stay comparable
     torch._dynamo.reset()  # the graph breaks counted below are those of this run

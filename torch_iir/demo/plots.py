@@ -54,7 +54,7 @@ def waveforms(file: Path, sounds: Mapping[str, Tensor], sample_rate: int) -> Pat
         for axes, title, name in zip(rows, ("Input", "Target: the unknown filter's output"), arrays, strict=False):
             axes.plot(seconds, arrays[name], color=COLOURS[name], linewidth=0.5)
             axes.set(title=title, ylabel="amplitude", xlim=(0, len(target) / sample_rate))
-        rows[2].set(title="Error against the target, rms of every 10 ms", ylabel="level in dB", xlabel="time in s")
+        rows[2].set(title="Error against the target, rms of every 10 ms", ylabel="level in dBFS", xlabel="time in s")
         for name in ("before", "after"):
             level = level_db(arrays[name] - target, sample_rate)
             rows[2].plot(np.linspace(0, seconds[-1], len(level)), level, color=COLOURS[name], label=name)
