@@ -333,7 +333,7 @@ class Forward {
       y += lanes * count * f_.y.step;
       left -= lanes * count;
     }
-    for (int k = 0; k < order; ++k) z[k] = carry[k].high;
+    for (int k = 0; k < order; ++k) z[k] = carry[k].high + carry[k].low;
     direct_filter(x, f_.x.step, y, f_.y.step, left, order, b, a, z);
     write_state(row, z);
     return true;
@@ -806,7 +806,7 @@ class Backward {
       }
       left -= lanes * count;
     }
-    for (int k = 0; k < order; ++k) v[k] = carry[k].high;
+    for (int k = 0; k < order; ++k) v[k] = carry[k].high + carry[k].low;
     double gb[order + 1], ga[order + 1], window[order + direct_window];
     for (int k = 0; k <= order; ++k) {
       gb[k] = sum(load_doubles(lane_gb + k * lanes) + load_doubles(lane_gb + k * lanes + width));

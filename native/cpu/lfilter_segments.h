@@ -25,22 +25,25 @@ inline int segment_in(std::int64_t samples) {
                                            : 0;
 }
 
-// high + low, |low| ≤ half an ulp of high.
+// high + low, with low the part that high has no room for.
 struct Extended {
   double high = 0, low = 0;
 };
 
-// A sum in extended precision: of products, or of doubles.
+// A sum in extended precision: of products, or of doubles. From `high` to `high` there is one multiply-add; what it
+// rounds off is found beside that chain.
 class ExtendedSum {
  public:
   TORCH_IIR_INLINE explicit ExtendedSum(double start = 0) : sum_(start) {}
   TORCH_IIR_INLINE void add_product(Extended p, Extended q) {
+    const double sum = __builtin_fma(p.high, q.high, sum_);
     const double product = p.high * q.high, error = __builtin_fma(p.high, q.high, -product);
-    const double sum = sum_ + product, part = sum - sum_;  // Knuth's two-sum
+    const double part = sum - sum_;  // as in Knuth's two-sum
     rest_ += (sum_ - (sum - part)) + (product - part) + (error + (p.high * q.low + p.low * q.high));
     sum_ = sum;
   }
-  TORCH_IIR_INLINE Extended value() const {
+  TORCH_IIR_INLINE Extended value() const { return {sum_, rest_}; }
+  TORCH_IIR_INLINE Extended normalised() const {  // |low| ≤ half an ulp of high
     const double high = sum_ + rest_;
     return {high, rest_ - (high - sum_)};
   }
@@ -99,7 +102,7 @@ struct SegmentTables {
       for (int j = 0; j < order; ++j) {
         ExtendedSum total;
         for (int k = 0; k < order; ++k) total.add_product(p[i * order + k], q[k * order + j]);
-        product[i * order + j] = total.value();
+        product[i * order + j] = total.normalised();
       }
     }
     std::memcpy(&p, &product, sizeof(p));
@@ -138,7 +141,7 @@ void scan_segments(const Extended* power, Extended* state, double* entry) {
       after[i] = total.value();
     }
     for (int i = 0; i < order; ++i) {
-      entry[i * lanes + lane] = now[i].high;
+      entry[i * lanes + lane] = now[i].high + now[i].low;
       now[i] = after[i];
     }
   }
