@@ -30,6 +30,16 @@ struct Extended {
   double high = 0, low = 0;
 };
 
+// A product that the compiler shall not merge into a multiply-add: its rounding is what we are after.
+TORCH_IIR_INLINE double as_rounded(double product) {
+#if defined(__x86_64__)
+  asm("" : "+x"(product));
+#elif defined(__aarch64__)
+  asm("" : "+w"(product));
+#endif
+  return product;
+}
+
 // A sum in extended precision: of products, or of doubles. From `high` to `high` there is one multiply-add; what it
 // rounds off is found beside that chain.
 class ExtendedSum {
@@ -37,9 +47,10 @@ class ExtendedSum {
   TORCH_IIR_INLINE explicit ExtendedSum(double start = 0) : sum_(start) {}
   TORCH_IIR_INLINE void add_product(Extended p, Extended q) {
     const double sum = __builtin_fma(p.high, q.high, sum_);
-    const double product = p.high * q.high, error = __builtin_fma(p.high, q.high, -product);
-    const double part = sum - sum_;  // as in Knuth's two-sum
-    rest_ += (sum_ - (sum - part)) + (product - part) + (error + (p.high * q.low + p.low * q.high));
+    const double product = as_rounded(p.high * q.high), error = __builtin_fma(p.high, q.high, -product);
+    const double plain = sum_ + product, part = plain - sum_;  // Knuth's two-sum
+    const double lost = (sum_ - (plain - part)) + (product - part);
+    rest_ += (plain - sum) + (lost + error + (p.high * q.low + p.low * q.high));
     sum_ = sum;
   }
   TORCH_IIR_INLINE Extended value() const { return {sum_, rest_}; }
