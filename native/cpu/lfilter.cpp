@@ -896,9 +896,8 @@ int order_of(int b_length, int a_length) { return (b_length > a_length ? b_lengt
 
 template <class T>
 Rows<Complex> as_complex(const Rows<T>& rows) {
-  Rows<Complex> result;
-  std::memcpy(static_cast<void*>(&result), &rows,
-              sizeof(result));  // std::complex<double> has this layout by its definition
+  Rows<Complex> result;  // std::complex<double> has this layout by its definition
+  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
   return result;
 }
 template <class T>

@@ -2,9 +2,8 @@
 //
 //   a[0] y[t] = Σ_{k≥0} b[k] x[t−k] − Σ_{k≥1} a[k] y[t−k]            order N = max(len b, len a) − 1
 //
-// Shapes      x, y: batch × T;  b: batch × len b;  a: batch × len a;  zi, zf: batch × N, transposed direct form II of
-// the
-//             filter normalised to a[0] = 1: zi[j] is added to y[j], zf[j] is what is still to be added to y[T + j]
+// Shapes      x, y: batch × T;  b: batch × len b;  a: batch × len a;  zi, zf: batch × N, the state in transposed direct
+//             form II of the filter normalised to a[0] = 1: zi[j] is added to y[j], zf[j] to y[T + j]
 // Layout      any strides and steps, 0 and negative ones included, for what is read; the rows of y and of zf must not
 //             overlap each other or an input, except that zf may be zi
 // Precision   recursion and drive in double, whatever the storage: the error of a float result is its rounding
@@ -19,17 +18,18 @@
 
 namespace torch_iir {
 
-// Which kernel runs. `automatic` chooses by rows, T and order; the README's table says how.
+// Which kernel runs. `automatic` chooses by rows, T and order; the README's table says how. One that is forced on a
+// filter that it does not take gives Status::unsupported.
 enum class Algorithm : int {
   automatic = 0,
   direct,    // one sample after another, transposed direct form II: any filter, the yardstick for the others
-  rows,      // rows in SIMD lanes
-  segments,  // one row cut into segments, the segments in SIMD lanes, their entry states from a scan
-  blocks,    // one row, blocks of outputs at once from the past outputs by the block's impulse response
+  rows,      // rows in SIMD lanes; real, order ≤ 1024
+  segments,  // one row cut into segments, the segments in SIMD lanes, their entry states from a scan; real, order 1 to
+             // 6
+  blocks,    // one row, blocks of outputs at once from the past outputs by the block's impulse response; real, ≤ 1024
 };
 
-// Sample is float, double, Half or BFloat16 with State = double, or std::complex<double> with State =
-// std::complex<double>.
+// Sample is float, double, Half or BFloat16 with State = double, or both are std::complex<double>.
 template <class Sample, class State = double>
 struct LFilter {
   Batch batch;
