@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from reference import stable_filter, tolerance
 from torch import Tensor
 
+import torch_iir
+
 lfilter = torch.ops.torch_iir.lfilter.default
 lfilter_backward = torch.ops.torch_iir.lfilter_backward.default
 
@@ -460,3 +462,23 @@ def test_backward_is_the_adjoint(rows: int, samples: int, order: int, seed: int)
     gx, _, _, gzi = lfilter_backward(gy, gzf, x, b, a, zi, y, 9)
     terms = [gy * y, gzf * zf, -gx * x, -gzi * zi]
     assert abs(sum(float(t.sum()) for t in terms)) <= 1e-12 * sum(float(t.abs().sum()) for t in terms) * (1 + order)
+
+
+@pytest.mark.parametrize("order", [500, 504, 505, 700, 1024])
+@pytest.mark.parametrize("rows", [1, 12])
+def test_orders_beyond_a_chunk(order: int, rows: int) -> None:
+    """The initial state outlasts what the kernels compute at once; forward and backward equal the direct form."""
+    generator = torch.Generator().manual_seed(order)
+    x, zi = (torch.randn(rows, n, dtype=torch.float64, generator=generator) for n in (3000, order))
+    b, a = (torch.randn(order + 1, dtype=torch.float64, generator=generator) / (4 * order) for _ in range(2))
+    a[0] = 1.0
+    arguments = [t.requires_grad_() for t in (x, b, a, zi)]
+
+    def run() -> list[torch.Tensor]:
+        y, zf = torch.ops.torch_iir.lfilter(*arguments)
+        return [y, zf, *torch.autograd.grad(y.square().sum() + zf.square().sum(), arguments)]
+
+    with torch_iir.algorithm("direct"):
+        exact = run()
+    for result, expected in zip(run(), exact, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 * float(expected.detach().abs().max()))

@@ -1,6 +1,8 @@
 // lfilter and its gradient: reads the parameters, chooses the algorithm, runs it over the rows.
 #include "torch_iir/lfilter.h"
 
+#include <type_traits>
+
 #include "lfilter_blocks.h"
 #include "lfilter_direct.h"
 #include "lfilter_segments.h"
@@ -41,6 +43,14 @@ TORCH_IIR_INLINE void with_order(int order, F&& f) {
   }
 }
 
+// Whether an algorithm can run filters of this order.
+template <class State>
+bool takes(Algorithm algorithm, int order) {
+  if (algorithm == Algorithm::direct) return true;
+  if (std::is_same_v<State, Complex>) return false;
+  return algorithm == Algorithm::segments ? order >= 1 && order <= register_order : order <= largest_order;
+}
+
 template <class F>
 void parallel(const ParallelFor& parallel_for, std::int64_t count, std::int64_t grain, F& body) {
   if (parallel_for.run == nullptr || count <= grain) return body(0, count);
@@ -54,6 +64,15 @@ inline constexpr std::int64_t samples_per_task = 1 << 15;
 std::int64_t grain_for(std::int64_t samples_per_item) {
   return samples_per_item >= samples_per_task ? 1
                                               : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
+}
+
+// The batch without the dimensions in which an operand is the same.
+template <class T>
+Batch distinct(Batch batch, const Rows<T>& operand) {
+  for (int d = 0; d < batch.dims; ++d) {
+    if (operand.stride[d] == 0) batch.size[d] = 1;
+  }
+  return batch;
 }
 
 // The filters of a batch, normalised row by row.
@@ -75,13 +94,10 @@ struct Filters {
   }
 
   bool some_a0_is_zero() const {
-    Batch distinct = batch;
-    for (int d = 0; d < batch.dims; ++d) {
-      if (a.stride[d] == 0) distinct.size[d] = 1;
-    }
-    const std::int64_t count = distinct.rows();
+    const Batch filters = distinct(batch, a);
+    const std::int64_t count = filters.rows();
     for (std::int64_t row = 0; row < count; ++row) {
-      if (*a.row(distinct, row) == State(0)) return true;
+      if (*a.row(filters, row) == State(0)) return true;
     }
     return false;
   }
@@ -143,16 +159,13 @@ class Forward {
     if (filters_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
-    if (algorithm == Algorithm::direct) return each_row(parallel_for, rows, &Forward::direct_row);
+    if (!takes<State>(algorithm, order_)) return Status::unsupported;
     if constexpr (std::is_same_v<State, double>) {
-      if (algorithm == Algorithm::rows && order_ <= largest_order) return groups(parallel_for, rows);
-      if (algorithm == Algorithm::segments && order_ >= 1 && order_ <= register_order) {
-        return each_row(parallel_for, rows, &Forward::segments_row);
-      }
-      if (algorithm == Algorithm::blocks && order_ <= largest_order)
-        return each_row(parallel_for, rows, &Forward::blocks_row);
+      if (algorithm == Algorithm::rows) return groups(parallel_for, rows);
+      if (algorithm == Algorithm::segments) return each_row(parallel_for, rows, &Forward::segments_row);
+      if (algorithm == Algorithm::blocks) return each_row(parallel_for, rows, &Forward::blocks_row);
     }
-    return Status::unsupported;
+    return each_row(parallel_for, rows, &Forward::direct_row);
   }
 
  private:
@@ -196,7 +209,7 @@ class Forward {
     return true;
   }
 
-  // Rows in lanes; what is left after the full groups goes in lanes, too, unless one by one is cheaper.
+  // Rows in lanes; the last group may have lanes to spare.
   Status groups(const ParallelFor& parallel_for, std::int64_t rows) {
     int failed = 0;
     auto body = [&](std::int64_t first, std::int64_t last) {
@@ -367,15 +380,13 @@ class Forward {
     Sample* y = f_.y.row(f_.batch, row);
     std::int64_t t = 0;
     const std::int64_t whole = f_.samples / block * block;
-    bool sound = true;
-    while (t < whole && sound) {
-      // the first chunk is the one with the initial state
-      const int most = t == 0 && initial > 0 && initial < chunk ? initial : chunk;
+    while (t < whole) {
+      // a chunk has the initial state's response in all of its outputs or in none
+      const int most = t < initial && initial - t < chunk ? static_cast<int>(initial - t) : chunk;
       const int count = whole - t < most ? static_cast<int>(whole - t) : most;
       read_samples(xs, x + t * f_.x.step, f_.x.step, count);
-      filter_blocks(xs, ys, count, b_order, a_order, tables, t < order_ ? extra + t : nullptr);
-      sound = finite(ys, count);
-      if (!sound) break;
+      filter_blocks(xs, ys, count, b_order, a_order, tables, t < initial ? extra + t : nullptr);
+      if (!finite(ys, count)) break;  // the direct form takes over
       write_samples(y + t * f_.y.step, f_.y.step, ys, count);
       std::memmove(xs - order_, xs + count - order_, sizeof(double) * order_);
       std::memmove(ys - order_, ys + count - order_, sizeof(double) * order_);
@@ -417,11 +428,7 @@ class Backward {
     if (filters_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
-    if (algorithm != Algorithm::direct) {
-      const bool fits =
-          algorithm == Algorithm::segments ? order_ >= 1 && order_ <= register_order : order_ <= largest_order;
-      if (!fits || std::is_same_v<State, Complex>) return Status::unsupported;
-    }
+    if (!takes<State>(algorithm, order_)) return Status::unsupported;
     algorithm_ = algorithm;
 
     Scratch totals(Scratch::bytes<State>(static_cast<std::size_t>(rows) * row_totals()));
@@ -476,29 +483,22 @@ class Backward {
 
   void clear(const Rows<State>& gradient, int length) const {
     if (!gradient) return;
-    const std::int64_t rows = distinct(gradient).rows();
+    const Batch batch = distinct(f_.batch, gradient);
+    const std::int64_t rows = batch.rows();
     for (std::int64_t row = 0; row < rows; ++row) {
-      State* to = gradient.row(distinct(gradient), row);
+      State* to = gradient.row(batch, row);
       for (int k = 0; k < length; ++k) to[k * gradient.step] = State(0);
     }
   }
   void clear_input_gradient() const {
     if (!f_.gx) return;
-    const std::int64_t rows = distinct(f_.gx).rows();
+    const Batch batch = distinct(f_.batch, f_.gx);
+    const std::int64_t rows = batch.rows();
     for (std::int64_t row = 0; row < rows; ++row) {
-      Sample* to = f_.gx.row(distinct(f_.gx), row);
+      Sample* to = f_.gx.row(batch, row);
       for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], State(0));
     }
   }
-  template <class T>
-  Batch distinct(const Rows<T>& operand) const {
-    Batch batch = f_.batch;
-    for (int d = 0; d < batch.dims; ++d) {
-      if (operand.stride[d] == 0) batch.size[d] = 1;
-    }
-    return batch;
-  }
-
   // A row's totals: gb, ga (order + 1 each, explicit) and gzi (order).
   std::size_t row_totals() const { return 3 * static_cast<std::size_t>(order_) + 2; }
   State* totals_of(std::int64_t row) const { return totals_ + static_cast<std::size_t>(row) * row_totals(); }
