@@ -4,6 +4,7 @@
 
 #include "torch_iir/batch.h"
 #include "torch_iir/lfilter.h"
+#include "torch_iir/sosfilt.h"
 
 // F(isa, …) for each instruction set, from the most portable to the fastest, as CMakeLists.txt compiles them.
 #if defined(__x86_64__)
@@ -15,14 +16,24 @@
 #endif
 
 // K(function, parameters) for each kernel.
-#define TORCH_IIR_EACH_KERNEL(K)                                  \
-  K(lfilter, LFilter<float>)                                      \
-  K(lfilter, LFilter<double>)                                     \
-  K(lfilter, LFilter<Half>)                                       \
-  K(lfilter, LFilter<BFloat16>)                                   \
-  K(lfilter, LFilter<std::complex<double>, std::complex<double>>) \
-  K(lfilter_backward, LFilterBackward<float>)                     \
-  K(lfilter_backward, LFilterBackward<double>)                    \
-  K(lfilter_backward, LFilterBackward<Half>)                      \
-  K(lfilter_backward, LFilterBackward<BFloat16>)                  \
-  K(lfilter_backward, LFilterBackward<std::complex<double>, std::complex<double>>)
+#define TORCH_IIR_EACH_KERNEL(K)                                                   \
+  K(lfilter, LFilter<float>)                                                       \
+  K(lfilter, LFilter<double>)                                                      \
+  K(lfilter, LFilter<Half>)                                                        \
+  K(lfilter, LFilter<BFloat16>)                                                    \
+  K(lfilter, LFilter<std::complex<double>, std::complex<double>>)                  \
+  K(lfilter_backward, LFilterBackward<float>)                                      \
+  K(lfilter_backward, LFilterBackward<double>)                                     \
+  K(lfilter_backward, LFilterBackward<Half>)                                       \
+  K(lfilter_backward, LFilterBackward<BFloat16>)                                   \
+  K(lfilter_backward, LFilterBackward<std::complex<double>, std::complex<double>>) \
+  K(sosfilt, SOSFilt<float>)                                                       \
+  K(sosfilt, SOSFilt<double>)                                                      \
+  K(sosfilt, SOSFilt<Half>)                                                        \
+  K(sosfilt, SOSFilt<BFloat16>)                                                    \
+  K(sosfilt, SOSFilt<std::complex<double>, std::complex<double>>)                  \
+  K(sosfilt_backward, SOSFiltBackward<float>)                                      \
+  K(sosfilt_backward, SOSFiltBackward<double>)                                     \
+  K(sosfilt_backward, SOSFiltBackward<Half>)                                       \
+  K(sosfilt_backward, SOSFiltBackward<BFloat16>)                                   \
+  K(sosfilt_backward, SOSFiltBackward<std::complex<double>, std::complex<double>>)

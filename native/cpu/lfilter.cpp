@@ -7,6 +7,7 @@
 #include "lfilter_direct.h"
 #include "lfilter_segments.h"
 #include "lfilter_tiles.h"
+#include "rows.h"
 #include "scratch.h"
 #include "simd.h"
 
@@ -51,30 +52,6 @@ bool takes(Algorithm algorithm, int order) {
   return algorithm == Algorithm::segments ? order >= 1 && order <= register_order : order <= largest_order;
 }
 
-template <class F>
-void parallel(const ParallelFor& parallel_for, std::int64_t count, std::int64_t grain, F& body) {
-  if (parallel_for.run == nullptr || count <= grain) return body(0, count);
-  parallel_for.run(
-      parallel_for.context, count, grain,
-      [](void* argument, std::int64_t first, std::int64_t last) { (*static_cast<F*>(argument))(first, last); }, &body);
-}
-
-// Tasks of about this many samples are worth a thread of their own.
-inline constexpr std::int64_t samples_per_task = 1 << 15;
-std::int64_t grain_for(std::int64_t samples_per_item) {
-  return samples_per_item >= samples_per_task ? 1
-                                              : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
-}
-
-// The batch without the dimensions in which an operand is the same.
-template <class T>
-Batch distinct(Batch batch, const Rows<T>& operand) {
-  for (int d = 0; d < batch.dims; ++d) {
-    if (operand.stride[d] == 0) batch.size[d] = 1;
-  }
-  return batch;
-}
-
 // The filters of a batch, normalised row by row.
 template <class State>
 struct Filters {
@@ -111,28 +88,6 @@ bool finite(const double* values, std::int64_t count) {
   double rest = sum(probe);
   for (; i < count; ++i) rest += values[i] * 0;
   return rest == 0;
-}
-
-// to[i] = from[i * step], and back. Neighbours, in either direction, get loops of their own: vectors.
-template <class Sample>
-void read_samples(double* to, const Sample* from, std::int64_t step, int count) {
-  if (step == 1) {
-    for (int i = 0; i < count; ++i) to[i] = read(from[i]);
-  } else if (step == -1) {
-    for (int i = 0; i < count; ++i) to[i] = read(from[-i]);
-  } else {
-    for (int i = 0; i < count; ++i) to[i] = read(from[i * step]);
-  }
-}
-template <class Sample>
-void write_samples(Sample* to, std::int64_t step, const double* from, int count) {
-  if (step == 1) {
-    for (int i = 0; i < count; ++i) write(to[i], from[i]);
-  } else if (step == -1) {
-    for (int i = 0; i < count; ++i) write(to[-i], from[i]);
-  } else {
-    for (int i = 0; i < count; ++i) write(to[i * step], from[i]);
-  }
 }
 
 // What the difference equation still owes the outputs after the last sample: `x` and `y` point behind the last of them.
@@ -413,16 +368,20 @@ class Backward {
  public:
   Backward(const LFilterBackward<Sample, State>& f, int order)
       : f_(f), filters_{f_.batch, f_.b, f_.a, f.b_length, f.a_length, order}, order_(order), correlate_(f.gb || f.ga) {
-    share_input();
+    sharing_ = share_input(f_.batch, f_.gx,
+                           {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.y.stride, f_.b.stride, f_.a.stride,
+                            f_.gb.stride, f_.ga.stride, f_.gzi.stride, f_.gx.stride});
+    filters_.b = f_.b;
+    filters_.a = f_.a;
   }
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
     const std::int64_t rows = f_.batch.rows();
-    clear(f_.gb, f_.b_length);
-    clear(f_.ga, f_.a_length);
-    clear(f_.gzi, order_);
+    clear(f_.batch, f_.gb, f_.b_length);
+    clear(f_.batch, f_.ga, f_.a_length);
+    clear(f_.batch, f_.gzi, order_);
     if (rows == 0) {
-      clear_input_gradient();
+      clear(f_.batch, f_.gx, f_.samples);
       return Status::ok;
     }
     if (filters_.some_a0_is_zero()) return Status::zero_a0;
@@ -452,53 +411,6 @@ class Backward {
   }
 
  private:
-  // Moves the batch dimensions in which rows share their input's gradient to the end, so that `sharing_` rows in a row
-  // do.
-  void share_input() {
-    const Batch from = f_.batch;
-    int order_of_dims[max_batch_dims], next = 0;
-    const auto shared = [&](int d) { return f_.gx && f_.gx.stride[d] == 0 && from.size[d] != 1; };
-    for (int d = 0; d < from.dims; ++d) {
-      if (!shared(d)) order_of_dims[next++] = d;
-    }
-    for (int d = 0; d < from.dims; ++d) {
-      if (shared(d)) {
-        order_of_dims[next++] = d;
-        sharing_ *= from.size[d];
-      }
-    }
-    const LFilterBackward<Sample, State> old = f_;
-    for (int d = 0; d < from.dims; ++d) {
-      const int source = order_of_dims[d];
-      f_.batch.size[d] = from.size[source];
-      f_.gy.stride[d] = old.gy.stride[source], f_.gzf.stride[d] = old.gzf.stride[source];
-      f_.x.stride[d] = old.x.stride[source], f_.y.stride[d] = old.y.stride[source];
-      f_.b.stride[d] = old.b.stride[source], f_.a.stride[d] = old.a.stride[source];
-      f_.gx.stride[d] = old.gx.stride[source], f_.gzi.stride[d] = old.gzi.stride[source];
-      f_.gb.stride[d] = old.gb.stride[source], f_.ga.stride[d] = old.ga.stride[source];
-    }
-    filters_.b = f_.b;
-    filters_.a = f_.a;
-  }
-
-  void clear(const Rows<State>& gradient, int length) const {
-    if (!gradient) return;
-    const Batch batch = distinct(f_.batch, gradient);
-    const std::int64_t rows = batch.rows();
-    for (std::int64_t row = 0; row < rows; ++row) {
-      State* to = gradient.row(batch, row);
-      for (int k = 0; k < length; ++k) to[k * gradient.step] = State(0);
-    }
-  }
-  void clear_input_gradient() const {
-    if (!f_.gx) return;
-    const Batch batch = distinct(f_.batch, f_.gx);
-    const std::int64_t rows = batch.rows();
-    for (std::int64_t row = 0; row < rows; ++row) {
-      Sample* to = f_.gx.row(batch, row);
-      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], State(0));
-    }
-  }
   // A row's totals: gb, ga (order + 1 each, explicit) and gzi (order).
   std::size_t row_totals() const { return 3 * static_cast<std::size_t>(order_) + 2; }
   State* totals_of(std::int64_t row) const { return totals_ + static_cast<std::size_t>(row) * row_totals(); }
@@ -893,19 +805,6 @@ class Backward {
 // ---- entry points --------------------------------------------------------------------------------------------
 
 int order_of(int b_length, int a_length) { return (b_length > a_length ? b_length : a_length) - 1; }
-
-template <class T>
-Rows<Complex> as_complex(const Rows<T>& rows) {
-  Rows<Complex> result;  // std::complex<double> has this layout by its definition
-  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
-  return result;
-}
-template <class T>
-Rows<const Complex> as_complex(const Rows<const T>& rows) {
-  Rows<const Complex> result;
-  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
-  return result;
-}
 
 template <class Sample>
 Status forward(const LFilter<Sample>& f, Algorithm algorithm, const ParallelFor& parallel_for) {

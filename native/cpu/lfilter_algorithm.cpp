@@ -3,7 +3,9 @@
 
 namespace torch_iir {
 
-Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex) noexcept {
+Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex,
+                            std::int64_t sharing) noexcept {
+  static_cast<void>(sharing);
   constexpr int most_in_registers = 6;  // segments: up to here the state lives in registers
   constexpr int most_in_cache = 1024;   // rows, blocks: up to here histories and tables stay in the caches
   if (complex || order == 0 || order > most_in_cache) return Algorithm::direct;

@@ -2,123 +2,32 @@
 #include "lfilter.h"
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 
-#include "tensor.h"
+#include "storage.h"
+#include "torch_iir/lfilter.h"
 
 namespace torch_iir::ops {
 namespace {
 
-using Complex = std::complex<double>;
-
-// Complex samples through real coefficients: their real and imaginary parts are two rows of the real kernel.
-template <class T>
-struct Pairs {};
-
-// How a kernel for Sample sees the operands: samples in their own dtype and states in double; the same in pairs; or
-// everything in complex128, where a coefficient is complex.
-template <class Sample>
-struct Types {
-  using State = double;  // of coefficients
-  using Held = double;   // of states and their gradients
-  using Kernel = LFilter<Sample>;
-  using KernelBackward = LFilterBackward<Sample>;
-  using In = View<Sample>;
-  using Out = Fresh<Sample>;
-  static constexpr bool pairs = false;
-};
-template <class Sample>
-struct Types<Pairs<Sample>> {
-  using State = double;
-  using Held = Complex;
-  using Kernel = LFilter<Sample>;
-  using KernelBackward = LFilterBackward<Sample>;
-  using In = View<std::complex<Sample>>;
-  using Out = Fresh<std::complex<Sample>>;
-  static constexpr bool pairs = true;
-};
-template <>
-struct Types<Complex> {
-  using State = Complex;
-  using Held = Complex;
-  using Kernel = LFilter<Complex, Complex>;
-  using KernelBackward = LFilterBackward<Complex, Complex>;
-  using In = As<Complex>;
-  using Out = Into<Complex>;
-  static constexpr bool pairs = false;
-};
-
 struct Arguments {
   Tensor x, b, a, zi;
+  Storage storage;
   std::int64_t samples = 0, order = 0;
-  DType result = DType::float32, state = DType::float32;  // dtypes of y and zf
-  bool pairs = false;
 
   Arguments(Handle x_, Handle b_, Handle a_, Handle zi_)
       : x(argument("x", std::move(x_))),
         b(argument("b", std::move(b_))),
         a(argument("a", std::move(a_))),
-        zi(argument("zi", std::move(zi_))) {
+        zi(argument("zi", std::move(zi_))),
+        storage(x, {&b, &a}, zi) {
     STD_TORCH_CHECK(b.length() > 0, "b must have at least one coefficient, got ", describe({&b}));
     STD_TORCH_CHECK(a.length() > 0, "a must have at least one coefficient, got ", describe({&a}));
     samples = x.length();
     order = std::max(b.length(), a.length()) - 1;
     STD_TORCH_CHECK(!zi || zi.length() == order, "the last dimension of zi must be max(len b, len a) - 1 = ", order,
                     ", got ", describe({&zi, &b, &a}));
-    const bool complex_coefficients = is_complex(b.dtype) || is_complex(a.dtype);
-    const bool any_complex = complex_coefficients || is_complex(x.dtype) || (zi && is_complex(zi.dtype));
-    const bool wide = is_wide(x.dtype), wide_state = wide || (zi && is_wide(zi.dtype));
-    result = any_complex ? complex_of(wide) : x.dtype;
-    state = any_complex ? complex_of(wide_state) : wide_state ? DType::float64 : DType::float32;
-    pairs = is_complex(x.dtype) && !complex_coefficients;
-  }
-
-  // Calls f.operator()<T>() with what Types describes.
-  template <class F>
-  auto visit(F&& f) const {
-    if (pairs) return is_wide(x.dtype) ? f.template operator()<Pairs<double>>() : f.template operator()<Pairs<float>>();
-    if (is_complex(result)) return f.template operator()<Complex>();
-    switch (x.dtype) {
-      case DType::float16: return f.template operator()<Half>();
-      case DType::bfloat16: return f.template operator()<BFloat16>();
-      case DType::float64: return f.template operator()<double>();
-      default: return f.template operator()<float>();
-    }
   }
 };
-
-template <class T>
-Rows<T> rows(T* data, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
-  Rows<T> result{data, step};
-  std::copy_n(stride, batch.dims, result.stride);
-  return result;
-}
-
-template <bool as_pairs, class T>
-auto rows_of(T* data, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
-  if constexpr (as_pairs) {
-    using Number = std::remove_const_t<T>;
-    using Real = std::conditional_t<std::is_const_v<T>, const typename Number::value_type, typename Number::value_type>;
-    Rows<Real> result{reinterpret_cast<Real*>(data), 2 * step};
-    for (int d = 0; d < batch.dims; ++d) result.stride[d] = 2 * stride[d];
-    result.stride[batch.dims] = 1;
-    return result;
-  } else {
-    return rows(data, step, stride, batch);
-  }
-}
-
-// The pair as one more dimension of the batch, the innermost, in which coefficients have stride 0.
-Batch with_pairs(Batch batch, bool pairs) {
-  if (!pairs) return batch;
-  STD_TORCH_CHECK(batch.dims < max_batch_dims, "too many dimensions that cannot be merged: at most ",
-                  max_batch_dims - 1, " for complex x, got ", batch.dims);
-  batch.size[batch.dims++] = 2;
-  return batch;
-}
-
-using Strides = std::int64_t[max_batch_dims];
 
 template <class T>
 std::tuple<Returned, Returned> forward(const Arguments& args) {
@@ -134,16 +43,16 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   check(broadcast({operands, args.zi ? 4u : 3u}, shape, batch), {&args.x, &args.b, &args.a, &args.zi});
 
   shape.size[shape.dims] = args.samples;
-  Handle y = empty(shape.dims + 1, shape.size, args.result);
-  typename Type::Out y_out(y, args.result, shape.dims + 1, shape.size);
+  Handle y = empty(shape.dims + 1, shape.size, args.storage.result);
+  typename Type::Out y_out(y, args.storage.result, shape.dims + 1, shape.size);
   row_major(batch, args.samples, y_stride);
   shape.size[shape.dims] = args.order;
-  Handle zf = empty(shape.dims + 1, shape.size, args.state);
-  Into<typename Type::Held> zf_out(zf, args.state, shape.dims + 1, shape.size);
+  Handle zf = empty(shape.dims + 1, shape.size, args.storage.state);
+  Into<typename Type::Held> zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
   row_major(batch, args.order, zf_stride);
 
   if (batch.rows() > 0) {
-    typename Type::Kernel kernel;
+    LFilter<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.b_length = static_cast<int>(args.b.length());
@@ -166,13 +75,6 @@ struct Gradients {
   bool wanted[4];  // gx, gb, ga, gzi
 };
 
-void check_shape(const Tensor& tensor, const Shape& shape, std::int64_t length, const char* of) {
-  STD_TORCH_CHECK(
-      !tensor || (tensor.dims == shape.dims + 1 && std::equal(shape.size, shape.size + shape.dims, tensor.size) &&
-                  tensor.length() == length),
-      tensor.name, " must have the shape of ", of, ", got ", describe({&tensor}));
-}
-
 template <class T>
 std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& args, const Gradients& given) {
   using Type = Types<T>;
@@ -184,8 +86,8 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
     const bool wanted = given.wanted[index] && like;
     return wanted ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
   };
-  Handle gx = output(0, args.x, args.result), gb = output(1, args.b, args.result), ga = output(2, args.a, args.result),
-         gzi = output(3, args.zi, args.state);
+  Handle gx = output(0, args.x, args.storage.result), gb = output(1, args.b, args.storage.result),
+         ga = output(2, args.a, args.storage.result), gzi = output(3, args.zi, args.storage.state);
   const Handle none;
   const bool wants_gzi = given.wanted[3] && args.zi;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
@@ -209,12 +111,12 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   Batch batch;
   check(broadcast({operands, count}, shape, batch),
         {&args.x, &args.b, &args.a, &args.zi, &given.y, &given.gy, &given.gzf});
-  check_shape(given.y, shape, args.samples, "the output of lfilter");
-  check_shape(given.gy, shape, args.samples, "y");
-  check_shape(given.gzf, shape, args.order, "zf");
+  check_shape(given.y, shape, {args.samples}, "the output of lfilter");
+  check_shape(given.gy, shape, {args.samples}, "y");
+  check_shape(given.gzf, shape, {args.order}, "zf");
 
   if (batch.rows() > 0) {
-    typename Type::KernelBackward kernel;
+    LFilterBackward<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.b_length = static_cast<int>(args.b.length());
@@ -231,14 +133,10 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
     if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
     check(torch_iir::lfilter_backward(kernel, algorithm(), parallel_for()), algorithm());
   } else {
-    // Sums over no rows.
-    const auto zero = [](const auto& out, const Tensor& like, bool wanted) {
-      if (wanted) std::fill_n(out.data, ops::count(like.dims, like.size), typename std::decay_t<decltype(*out.data)>{});
-    };
-    zero(gx_out, args.x, given.wanted[0]);
-    zero(gb_out, args.b, given.wanted[1]);
-    zero(ga_out, args.a, given.wanted[2]);
-    zero(gzi_out, args.zi, wants_gzi);
+    fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
+    fill_zero(gb_out, args.b, given.wanted[1]);
+    fill_zero(ga_out, args.a, given.wanted[2]);
+    fill_zero(gzi_out, args.zi, wants_gzi);
   }
   gx_out.store();
   gb_out.store();
@@ -252,7 +150,7 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
 std::tuple<Returned, Returned> lfilter(AtenTensorHandle x, AtenTensorHandle b, AtenTensorHandle a,
                                        std::optional<AtenTensorHandle> zi) {
   const Arguments args(Handle{x}, Handle{b}, Handle{a}, Handle{zi.value_or(nullptr)});
-  return args.visit([&]<class T>() { return forward<T>(args); });
+  return args.storage.visit([&]<class T>() { return forward<T>(args); });
 }
 
 std::tuple<Returned, Returned, Returned, Returned> lfilter_backward(
@@ -265,9 +163,9 @@ std::tuple<Returned, Returned, Returned, Returned> lfilter_backward(
       argument("gzf", std::move(gzf)),
       argument("y", std::move(y)),
       {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0}};
-  STD_TORCH_CHECK(given.y.dtype == args.result, "y must have the dtype that lfilter returned");
-  STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.result, "gy must have the dtype of y");
-  return args.visit([&]<class T>() { return backward<T>(args, given); });
+  STD_TORCH_CHECK(given.y.dtype == args.storage.result, "y must have the dtype that lfilter returned");
+  STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.storage.result, "gy must have the dtype of y");
+  return args.storage.visit([&]<class T>() { return backward<T>(args, given); });
 }
 
 }  // namespace torch_iir::ops

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "lfilter.h"
+#include "sosfilt.h"
 #include "tensor.h"
 
 STABLE_TORCH_LIBRARY(torch_iir, library) {
@@ -10,12 +11,18 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
   library.def(
       "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
       " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzi)");
+  library.def("sosfilt(Tensor x, Tensor sos, Tensor? zi=None) -> (Tensor y, Tensor zf)");
+  library.def(
+      "sosfilt_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor sos, Tensor? zi, int output_mask)"
+      " -> (Tensor gx, Tensor gsos, Tensor gzi)");
   library.def("_force_algorithm(int algorithm) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
   library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
   library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
+  library.impl("sosfilt", TORCH_BOX(&torch_iir::ops::sosfilt));
+  library.impl("sosfilt_backward", TORCH_BOX(&torch_iir::ops::sosfilt_backward));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {

@@ -72,8 +72,6 @@ void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_
 
 std::atomic<int> forced{static_cast<int>(Algorithm::automatic)};
 
-constexpr const char* algorithm_names[] = {"automatic", "direct", "rows", "segments", "blocks"};
-
 }  // namespace
 
 Tensor argument(const char* name, Handle owned) {

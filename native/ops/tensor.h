@@ -11,9 +11,9 @@
 #include <string>
 #include <type_traits>
 
+#include "torch_iir/algorithm.h"
 #include "torch_iir/batch.h"
 #include "torch_iir/broadcast.h"
-#include "torch_iir/lfilter.h"
 
 namespace torch_iir::ops {
 
@@ -45,8 +45,8 @@ struct Tensor {
 
   explicit operator bool() const { return handle != nullptr; }
   std::int64_t length() const { return size[dims - 1]; }  // of the last dimension
-  // The dimensions before the last.
-  Operand operand(std::int64_t* batch_stride) const { return {dims - 1, size, stride, batch_stride}; }
+  // The dimensions before the last `core`.
+  Operand operand(std::int64_t* batch_stride, int core = 1) const { return {dims - core, size, stride, batch_stride}; }
 };
 
 // Takes the argument over, and checks that it is a CPU tensor of a floating or complex dtype with a last dimension.
@@ -110,7 +110,10 @@ class As {
   const State* data = nullptr;
   std::int64_t stride[max_dims] = {};
   std::int64_t step() const { return data == nullptr ? 0 : stride[dims_ - 1]; }
-  Operand operand(std::int64_t* batch_stride) const { return {dims_ - 1, size_, stride, batch_stride}; }
+  std::int64_t section() const { return data == nullptr ? 0 : stride[dims_ - 2]; }  // of the dimension before
+  Operand operand(std::int64_t* batch_stride, int core = 1) const {
+    return {dims_ - core, size_, stride, batch_stride};
+  }
 
  private:
   int dims_ = 0;
@@ -130,7 +133,9 @@ class Into {
 
   State* data = nullptr;
   std::int64_t stride[max_dims] = {};
-  Operand operand(std::int64_t* batch_stride) const { return {dims_ - 1, size_, stride, batch_stride}; }
+  Operand operand(std::int64_t* batch_stride, int core = 1) const {
+    return {dims_ - core, size_, stride, batch_stride};
+  }
 
  private:
   void* target_ = nullptr;

@@ -21,13 +21,13 @@ using namespace torch_iir;
 
 namespace {
 
-constexpr std::array<const char*, 5> algorithm_names = {"automatic", "direct", "rows", "segments", "blocks"};
-
 Algorithm algorithm_of(std::string_view name) {
-  for (std::size_t i = 0; i < algorithm_names.size(); ++i)
+  std::string names;
+  for (std::size_t i = 0; i < std::size(algorithm_names); ++i) {
     if (name == algorithm_names[i]) return static_cast<Algorithm>(i);
-  throw py::value_error("algorithm must be \"automatic\", \"direct\", \"rows\", \"segments\" or \"blocks\", got \"" +
-                        std::string(name) + '"');
+    names += std::string(i == 0 ? "" : ", ") + algorithm_names[i];
+  }
+  throw py::value_error("algorithm must be one of " + names + "; got \"" + std::string(name) + '"');
 }
 
 void check(Status status, const std::string& algorithm) {
@@ -162,10 +162,10 @@ PYBIND11_MODULE(_native, module) {
       "Filters the last axis of x; returns (y, zf). Leading dimensions broadcast. float32 and float64 are not copied.");
   module.def(
       "lfilter_algorithm",
-      [](std::int64_t rows, std::int64_t samples, int order, bool complex) {
-        return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex))];
+      [](std::int64_t rows, std::int64_t samples, int order, bool complex, std::int64_t sharing) {
+        return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex, sharing))];
       },
-      py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false,
+      py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false, py::arg("sharing") = 1,
       "The algorithm that \"automatic\" stands for.");
   module.def("build_info", &build_info, "Version, compiler, instruction set in use (isa) and available (isas).");
   module.def(

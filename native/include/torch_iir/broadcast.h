@@ -22,7 +22,7 @@ struct Operand {
 // The common shape, before anything is dropped or merged.
 struct Shape {
   int dims = 0;
-  std::int64_t size[max_dims + 1];  // one to spare, for time
+  std::int64_t size[max_dims + 2];  // two to spare, for what an operator adds below the batch
 };
 
 enum class [[nodiscard]] BroadcastStatus { ok, mismatch, too_many_dims };

@@ -13,21 +13,11 @@
 
 #include <complex>
 
+#include "torch_iir/algorithm.h"
 #include "torch_iir/batch.h"
 #include "torch_iir/export.h"
 
 namespace torch_iir {
-
-// Which kernel runs. `automatic` chooses by rows, T and order; the README's table says how. One that is forced on a
-// filter that it does not take gives Status::unsupported.
-enum class Algorithm : int {
-  automatic = 0,
-  direct,    // one sample after another, transposed direct form II: any filter, the yardstick for the others
-  rows,      // rows in SIMD lanes; real, order ≤ 1024
-  segments,  // one row cut into segments, the segments in SIMD lanes, their entry states from a scan; real, order 1 to
-             // 6
-  blocks,    // one row, blocks of outputs at once from the past outputs by the block's impulse response; real, ≤ 1024
-};
 
 // Sample is float, double, Half or BFloat16 with State = double, or both are std::complex<double>.
 template <class Sample, class State = double>
@@ -80,8 +70,8 @@ TORCH_IIR_API Status lfilter_backward(const LFilterBackward<BFloat16>&, Algorith
 TORCH_IIR_API Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>&,
                                       Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;
 
-// What `automatic` chooses for so many rows of so many samples.
-TORCH_IIR_API Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order,
-                                          bool complex = false) noexcept;
+// What `automatic` chooses for so many rows of so many samples, of which `sharing` neighbours read the same input.
+TORCH_IIR_API Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex = false,
+                                          std::int64_t sharing = 1) noexcept;
 
 }  // namespace torch_iir

@@ -1,0 +1,23 @@
+// The algorithms that one recurrence can be computed by.
+#pragma once
+
+namespace torch_iir {
+
+// Which kernel runs. `automatic` chooses by rows, T and order; the README's table says how. One that is forced on a
+// filter that it does not take gives Status::unsupported.
+enum class Algorithm : int {
+  automatic = 0,
+  direct,     // one sample after another, transposed direct form II: any filter, the yardstick for the others
+  rows,       // rows in SIMD lanes; real, order ≤ 1024
+  segments,   // one row cut into segments, the segments in SIMD lanes, their entry states from a scan; real, order 1
+              // to 6
+  blocks,     // one row, blocks of outputs at once from the past outputs by the block's impulse response; real,
+              // order ≤ 1024
+  bank,       // filters in SIMD lanes that all read one input row; real, order ≤ 6
+  wavefront,  // sosfilt of one row: sections in SIMD lanes, each some samples behind the one before it; real
+};
+
+inline constexpr const char* algorithm_names[] = {"automatic", "direct", "rows",     "segments",
+                                                  "blocks",    "bank",   "wavefront"};
+
+}  // namespace torch_iir
