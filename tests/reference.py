@@ -75,6 +75,37 @@ def lfilter_backward(gy, gzf, x, b, a, zi, y, output_mask=15):
     )
 
 
+def sosfilt(x, sos, zi=None):
+    """Section after section. Returns (y, zf)."""
+    u, zf = inner_signals(x, sos, zi)
+    return u[-1], zf
+
+
+def inner_signals(x, sos, zi=None):
+    """The input of every section and the output of the last, and the final states."""
+    x, sos, zi = (array(value) for value in (x, sos, zi))
+    u, states = [x], []
+    for s in range(sos.shape[-2]):
+        v, state = lfilter(u[-1], sos[..., s, :3], sos[..., s, 3:], None if zi is None else zi[..., s, :])
+        u.append(v)
+        states.append(state)
+    return u, np.stack(states, -2)
+
+
+def sosfilt_backward(gy, gzf, x, sos, zi, output_mask=7):
+    """lfilter_backward from section to section, from the last on. Returns (gx, gsos, gzi)."""
+    gy, gzf, x, sos, zi = (array(value) for value in (gy, gzf, x, sos, zi))
+    u, _ = inner_signals(x, sos, zi)
+    gu, gsos, gzi = gy, [], []
+    for s in reversed(range(sos.shape[-2])):
+        state_gradient, state = (None if value is None else value[..., s, :] for value in (gzf, zi))
+        gu, gb, ga, g = lfilter_backward(gu, state_gradient, u[s], sos[..., s, :3], sos[..., s, 3:], state, u[s + 1])
+        gsos.insert(0, np.concatenate([gb, ga], -1))
+        gzi.insert(0, g)
+    gradients = (gu, np.stack(gsos, -2), np.zeros(0) if zi is None else np.stack(gzi, -2))
+    return tuple(g if output_mask >> bit & 1 else np.zeros(0) for bit, g in enumerate(gradients))
+
+
 def padded(coefficients: Array, length: int) -> Array:
     rest = np.zeros((*coefficients.shape[:-1], length - coefficients.shape[-1]), coefficients.dtype)
     return np.concatenate([coefficients, rest], -1)

@@ -18,6 +18,9 @@ from torch_iir._registration import concrete
 
 ArrayLike = Any  # a tensor, a number, a sequence of numbers or a NumPy array
 LFILTER_NAMES = ("x", "b", "a", "zi")
+SOSFILT_NAMES = ("x", "sos", "zi")
+
+Named = Sequence[tuple[str, Tensor]]  # arguments, the signal first
 
 
 def check_lfilter(
@@ -25,15 +28,7 @@ def check_lfilter(
 ) -> tuple[tuple[int, ...], int]:
     """Raises for the first wrong argument of lfilter; returns the broadcast batch shape and the order."""
     given = [(name, tensor) for name, tensor in zip(names, (x, b, a, zi), strict=True) if tensor is not None]
-    for name, tensor in given:
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            raise TypeError(f"{name} must have a floating or complex dtype, got {tensor.dtype}")
-        if tensor.dim() == 0:
-            raise ValueError(f"{name} must have at least one dimension, got a scalar")
-        if tensor.device != x.device:
-            raise ValueError(
-                f"{name} must be on the device of {names[0]}: {names[0]} is on {x.device}, {name} on {tensor.device}"
-            )
+    _check_tensors(given)
     for name, tensor in given[1:3]:
         if tensor.shape[-1] == 0:
             raise ValueError(f"{name} must have at least one coefficient, got {name} {list(tensor.shape)}")
@@ -46,14 +41,44 @@ def check_lfilter(
     return broadcast_batch(given), order
 
 
+def check_sosfilt(
+    x: Tensor, sos: Tensor, zi: Tensor | None = None, names: Sequence[str] = SOSFILT_NAMES
+) -> tuple[tuple[int, ...], int]:
+    """Raises for the first wrong argument of sosfilt; returns the broadcast batch shape and the number of sections."""
+    given = [(name, tensor) for name, tensor in zip(names, (x, sos, zi), strict=True) if tensor is not None]
+    _check_tensors(given)
+    if sos.dim() < 2 or sos.shape[-1] != 6 or sos.shape[-2] == 0:
+        raise ValueError(f"{names[1]} must have the shape (..., S, 6) with S at least 1, got {_shapes(given[1:2])}")
+    sections = sos.shape[-2]
+    if zi is not None and (zi.dim() < 2 or zi.shape[-1] != 2 or zi.shape[-2] != sections):
+        raise ValueError(
+            f"the last two dimensions of {names[2]} must be the sections of {names[1]} and 2: {sections} x 2, "
+            f"got {_shapes([given[2], given[1]])}"
+        )
+    return broadcast_batch(given, (1, 2, 2)), sections
+
+
+def _check_tensors(given: Named) -> None:
+    signal, x = given[0]
+    for name, tensor in given:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise TypeError(f"{name} must have a floating or complex dtype, got {tensor.dtype}")
+        if tensor.dim() == 0:
+            raise ValueError(f"{name} must have at least one dimension, got a scalar")
+        if tensor.device != x.device:
+            raise ValueError(
+                f"{name} must be on the device of {signal}: {signal} is on {x.device}, {name} on {tensor.device}"
+            )
+
+
 def filter_order(b: Tensor, a: Tensor) -> int:
     order: int = torch.sym_max(b.shape[-1], a.shape[-1]) - 1  # type: ignore[no-untyped-call]
     return order
 
 
-def broadcast_batch(given: Sequence[tuple[str, Tensor]]) -> tuple[int, ...]:
-    """What the dimensions before the last of named arguments broadcast to."""
-    batches = [tensor.shape[:-1] for _, tensor in given]
+def broadcast_batch(given: Named, cores: Sequence[int] = (1, 1, 1, 1)) -> tuple[int, ...]:
+    """What the batch dimensions of named arguments, those before the last 1 or 2, broadcast to."""
+    batches = [tensor.shape[:-core] for (_, tensor), core in zip(given, cores, strict=False)]
     result = []
     for back in range(max(len(batch) for batch in batches), 0, -1):
         size = 1
@@ -76,15 +101,23 @@ def explain_lfilter(
 ) -> Exception:
     """What to raise for an error of the op: what the caller did wrong, or the error itself."""
     check_lfilter(x, b, a, zi, names)
-    return zero_a0(names[2]) if concrete(a) and has_zero_a0(a) else error
+    return zero_a0(f"{names[2]}[..., 0]") if concrete(a) and has_zero_a0(a) else error
+
+
+def explain_sosfilt(
+    error: Exception, x: Tensor, sos: Tensor, zi: Tensor | None = None, names: Sequence[str] = SOSFILT_NAMES
+) -> Exception:
+    """As explain_lfilter."""
+    check_sosfilt(x, sos, zi, names)
+    return zero_a0(f"{names[1]}[..., 3]") if concrete(sos) and has_zero_a0(sos[..., 3:]) else error
 
 
 def has_zero_a0(a: Tensor) -> bool:
     return bool((a.narrow(-1, 0, 1) == 0).any())
 
 
-def zero_a0(name: str = "a") -> ValueError:
-    return ValueError(f"{name}[..., 0] must not be zero: the filter is divided by it")
+def zero_a0(a0: str = "a[..., 0]") -> ValueError:
+    return ValueError(f"{a0} must not be zero: the filter is divided by it")
 
 
 def time_axis(x: Tensor, axis: int) -> int:
@@ -155,5 +188,5 @@ def _number_dtype(value: ArrayLike) -> torch.dtype:
     return torch.complex128 if isinstance(value, complex) else torch.float64
 
 
-def _shapes(given: Sequence[tuple[str, Tensor]]) -> str:
+def _shapes(given: Named) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given)

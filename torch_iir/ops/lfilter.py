@@ -58,13 +58,13 @@ class LFilter(Op, name="lfilter"):
         if dx is not None or dzi is not None:
             terms.append(lfilter(_silence(x) if dx is None else dx, b, a, dzi))
         if db is not None or da is not None:
-            b, a = _wide(b), _wide(a)
+            b, a = wide(b), wide(a)
         if da is not None:
-            da0 = _first(_wide(da))
-            db = -b / _first(a) * da0 if db is None else _wide(db) - b / _first(a) * da0
+            da0 = _first(wide(da))
+            db = -b / _first(a) * da0 if db is None else wide(db) - b / _first(a) * da0
             terms.append(lfilter(y, _after_zero(a / _first(a) * da0 - da), a))
         if db is not None:
-            terms.append(lfilter(x, _wide(db), a))
+            terms.append(lfilter(x, wide(db), a))
         shape, dtype = (*y.shape[:-1], filter_order(b, a)), state_dtype(y.dtype, zi)
         dy = _total([dy for dy, _ in terms], y.shape, y.dtype)
         return dy, _total_states([dzf for _, dzf in terms], shape, dtype)
@@ -136,12 +136,12 @@ class LFilterBackward(Op, name="lfilter_backward"):
         b_hat, a_hat, a0 = _normalised(b, a)
         ratio = None  # ha0 / a0
         if ha is not None:
-            ha = _wide(ha)
+            ha = wide(ha)
             ratio = _first(ha) / a0
             ha = _after_zero(ha / a0 - ratio * a_hat)
-            hb = -ratio * b_hat if hb is None else _wide(hb) / a0 - ratio * b_hat
+            hb = -ratio * b_hat if hb is None else wide(hb) / a0 - ratio * b_hat
         elif hb is not None:
-            hb = _wide(hb) / a0
+            hb = wide(hb) / a0
 
         terms = []
         if hx is not None or hzi is not None:
@@ -195,12 +195,12 @@ class LFilterBackward(Op, name="lfilter_backward"):
         dgy, dgzf, dx, db, da, _, dy, *_ = tangents
         b_hat, a_hat, a0 = _normalised(b, a)
         inner = mask | GB if mask & GA else mask  # ga_0 is made of gb
-        db_hat = None if db is None else _wide(db) / a0
+        db_hat = None if db is None else wide(db) / a0
         ratio = None  # ȧ0 / a0
         if da is not None:
-            ratio = _first(_wide(da)) / a0
+            ratio = _first(wide(da)) / a0
             db_hat = -ratio * b_hat if db_hat is None else db_hat - ratio * b_hat
-            da_hat = _after_zero(_wide(da) / a0 - ratio * a_hat)
+            da_hat = _after_zero(wide(da) / a0 - ratio * a_hat)
             drive = -_correlate(gy, gzf, da_hat, a_hat, y)
             dgy = drive if dgy is None else dgy + drive
 
@@ -275,8 +275,8 @@ def _normalised(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     What belongs to one a0 is then a row of its own, also where one of b and a is shared by several of the other.
     """
     batch = broadcast_batch([("b", b), ("a", a)])
-    b = _wide(b).expand(*batch, b.shape[-1])
-    a = _wide(a).expand(*batch, a.shape[-1])
+    b = wide(b).expand(*batch, b.shape[-1])
+    a = wide(a).expand(*batch, a.shape[-1])
     a0 = _first(a)
     return b / a0, torch.cat([torch.ones_like(a0), _rest(a) / a0], -1), a0
 
@@ -288,7 +288,7 @@ def _denormalised(gb_hat: Tensor, ga_hat: Tensor, b_hat: Tensor, a_hat: Tensor, 
     return gb_hat / a0, torch.cat([-through / a0, ga_hat / a0], -1)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
     """Double precision: what the kernels compute in. Coefficients rounded to less would be another filter."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
