@@ -5,13 +5,10 @@ So 1 − cos ω = 2s² and 1 + cos ω = 2c² keep all their digits at low and at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from torch_iir._arguments import ArrayLike
-from torch_iir.design._parameters import Parameters, Value, read_parameters
+from torch_iir.design._parameters import Parameters, Value, read_parameters, section
 
 
 def lowpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -56,7 +53,7 @@ def lowpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707
     p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q)
     s, _, cos, alpha = _terms(p)
     b1 = 2 * s * s
-    return _section((b1 / 2, b1, b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((b1 / 2, b1, b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
 
 
 def highpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -80,7 +77,7 @@ def highpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.70
     p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q)
     _, c, cos, alpha = _terms(p)
     b1 = -2 * c * c
-    return _section((-b1 / 2, b1, -b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((-b1 / 2, b1, -b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
 
 
 def bandpass(
@@ -110,7 +107,7 @@ def bandpass(
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
     s, c, cos, alpha = _terms(p)
     b0 = s * c if const_skirt_gain else alpha
-    return _section((b0, 0.0, -b0), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((b0, 0.0, -b0), (1 + alpha, -2 * cos, 1 - alpha), p)
 
 
 def bandreject(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -135,7 +132,7 @@ def bandreject(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
     _, _, cos, alpha = _terms(p)
-    return _section((1.0, -2 * cos, 1.0), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((1.0, -2 * cos, 1.0), (1 + alpha, -2 * cos, 1 - alpha), p)
 
 
 def allpass(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -160,7 +157,7 @@ def allpass(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.70
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
     _, _, cos, alpha = _terms(p)
-    return _section((1 - alpha, -2 * cos, 1 + alpha), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((1 - alpha, -2 * cos, 1 + alpha), (1 + alpha, -2 * cos, 1 - alpha), p)
 
 
 def peaking(sample_rate: ArrayLike, center_freq: ArrayLike, gain: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -192,7 +189,7 @@ def peaking(sample_rate: ArrayLike, center_freq: ArrayLike, gain: ArrayLike, Q: 
     p = read_parameters(sample_rate, "center_freq", center_freq, Q, gain)
     _, _, cos, alpha = _terms(p)
     A = _amplitude(p)
-    return _section(
+    return section(
         (1 + alpha * A, -2 * cos, 1 - alpha * A),
         (1 + alpha / A, -2 * cos, 1 - alpha / A),
         p,
@@ -258,7 +255,7 @@ def _shelf(p: Parameters, side: int) -> Tensor:
     plus, minus = (A + 1) - (A - 1) * cos, (A + 1) + (A - 1) * cos
     b1 = 2 * side * A * ((A - 1) - (A + 1) * cos)
     a1 = -2 * side * ((A - 1) + (A + 1) * cos)
-    return _section((A * (plus + slope), b1, A * (plus - slope)), (minus + slope, a1, minus - slope), p)
+    return section((A * (plus + slope), b1, A * (plus - slope)), (minus + slope, a1, minus - slope), p)
 
 
 def _terms(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -270,11 +267,3 @@ def _terms(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _amplitude(p: Parameters) -> Value:
     amplitude: Value = 10 ** (p.gain / 40)
     return amplitude
-
-
-def _section(b: Sequence[Value], a: Sequence[Value], p: Parameters) -> Tensor:
-    """The section b/a0, a/a0, NaN where a parameter was out of range."""
-    coefficients = [torch.full_like(p.theta, v) if not isinstance(v, Tensor) else v for v in (*b, *a)]
-    raw = torch.stack(torch.broadcast_tensors(*coefficients), -1)  # type: ignore[no-untyped-call]
-    sos: Tensor = (raw / raw[..., 3:4]).unsqueeze(-2)
-    return sos if p.valid is None else torch.where(p.valid[..., None, None], sos, torch.nan)

@@ -1,4 +1,4 @@
-"""How the parameters of a design are read and checked.
+"""How the parameters of a design are read and checked, and how coefficients become a section.
 
 A number stays a number of Python: it is exact, it is checked at once, and it costs no operation of torch. Everything
 else becomes a float64 tensor.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,14 @@ def read_parameters(
     return Parameters(theta, q, dB, valid)
 
 
+def section(b: Sequence[Value], a: Sequence[Value], p: Parameters) -> Tensor:
+    """The section of these coefficients, over a0; NaN where a parameter was out of range."""
+    coefficients = [c if isinstance(c, Tensor) else torch.full_like(p.theta, c) for c in (*b, *a)]
+    raw = torch.stack(torch.broadcast_tensors(*coefficients), -1)  # type: ignore[no-untyped-call]
+    sos: Tensor = (raw / raw[..., 3:4]).unsqueeze(-2)
+    return sos if p.valid is None else torch.where(p.valid[..., None, None], sos, torch.nan)
+
+
 def _read(value: ArrayLike, name: str, like: Tensor | None) -> Value:
     if isinstance(value, (int, float)):
         try:
@@ -85,11 +94,21 @@ def _check_together(values: dict[str, Value]) -> None:
     if len({tensor.device for tensor in tensors.values()}) > 1:
         devices = ", ".join(f"{name} {tensor.device}" for name, tensor in tensors.items())
         raise ValueError(f"the parameters must share a device, got {devices}")
-    try:
-        torch.broadcast_shapes(*(t.shape for t in tensors.values()))  # type: ignore[no-untyped-call]
-    except RuntimeError:
+    if not broadcast_together(*(tensor.shape for tensor in tensors.values())):
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"the parameters must broadcast together, got {shapes}") from None
+        raise ValueError(f"the parameters must broadcast together, got {shapes}")
+
+
+def broadcast_together(*shapes: Sequence[int]) -> bool:
+    """torch.broadcast_shapes, whose error nobody can catch under torch.compile."""
+    for back in range(1, max(map(len, shapes), default=0) + 1):
+        size = 1
+        for shape in shapes:
+            if len(shape) >= back and shape[-back] != 1:
+                if size not in (1, shape[-back]):
+                    return False
+                size = shape[-back]
+    return True
 
 
 def _positive(value: Value) -> bool | Tensor:

@@ -1,5 +1,33 @@
 """torchaudio.functional's filters: same names, order of arguments and defaults."""
 
+from torch_iir.functional._biquads import (
+    allpass_biquad,
+    band_biquad,
+    bandpass_biquad,
+    bandreject_biquad,
+    bass_biquad,
+    deemph_biquad,
+    equalizer_biquad,
+    highpass_biquad,
+    lowpass_biquad,
+    riaa_biquad,
+    treble_biquad,
+)
 from torch_iir.functional._lfilter import biquad, filtfilt, lfilter
 
-__all__ = ["biquad", "filtfilt", "lfilter"]
+__all__ = [
+    "allpass_biquad",
+    "band_biquad",
+    "bandpass_biquad",
+    "bandreject_biquad",
+    "bass_biquad",
+    "biquad",
+    "deemph_biquad",
+    "equalizer_biquad",
+    "filtfilt",
+    "highpass_biquad",
+    "lfilter",
+    "lowpass_biquad",
+    "riaa_biquad",
+    "treble_biquad",
+]
