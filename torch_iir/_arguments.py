@@ -47,15 +47,20 @@ def check_sosfilt(
     """Raises for the first wrong argument of sosfilt; returns the broadcast batch shape and the number of sections."""
     given = [(name, tensor) for name, tensor in zip(names, (x, sos, zi), strict=True) if tensor is not None]
     _check_tensors(given)
-    if sos.dim() < 2 or sos.shape[-1] != 6 or sos.shape[-2] == 0:
-        raise ValueError(f"{names[1]} must have the shape (..., S, 6) with S at least 1, got {_shapes(given[1:2])}")
-    sections = sos.shape[-2]
+    sections = check_sections(sos, names[1])
     if zi is not None and (zi.dim() < 2 or zi.shape[-1] != 2 or zi.shape[-2] != sections):
         raise ValueError(
             f"the last two dimensions of {names[2]} must be the sections of {names[1]} and 2: {sections} x 2, "
             f"got {_shapes([given[2], given[1]])}"
         )
     return broadcast_batch(given, (1, 2, 2)), sections
+
+
+def check_sections(sos: Tensor, name: str = "sos") -> int:
+    """The number of sections."""
+    if sos.dim() < 2 or sos.shape[-1] != 6 or sos.shape[-2] == 0:
+        raise ValueError(f"{name} must have the shape (..., S, 6) with S at least 1, got {_shapes([(name, sos)])}")
+    return sos.shape[-2]
 
 
 def _check_tensors(given: Named) -> None:

@@ -2,8 +2,9 @@
 
 from torch_iir._registration import register
 from torch_iir.ops.lfilter import LFilter, LFilterBackward
+from torch_iir.ops.sosfilt import SOSFilt, SOSFiltBackward
 
-OPS = (LFilter, LFilterBackward)
+OPS = (LFilter, LFilterBackward, SOSFilt, SOSFiltBackward)
 
 for _op in OPS:
     register(_op)

@@ -3,5 +3,6 @@
 from torch_iir.signal._filtfilt import filtfilt
 from torch_iir.signal._freqz import freqz, freqz_sos
 from torch_iir.signal._lfilter import lfilter, lfilter_zi, lfiltic
+from torch_iir.signal._sosfilt import sosfilt, sosfilt_zi, sosfiltfilt
 
-__all__ = ["filtfilt", "freqz", "freqz_sos", "lfilter", "lfilter_zi", "lfiltic"]
+__all__ = ["filtfilt", "freqz", "freqz_sos", "lfilter", "lfilter_zi", "lfiltic", "sosfilt", "sosfilt_zi", "sosfiltfilt"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -61,33 +63,53 @@ def filtfilt(
     """
     if method not in ("pad", "gust"):
         raise ValueError(f'method must be "pad" or "gust", got {method!r}')
-    if padtype not in ("odd", "even", "constant", None):
-        raise ValueError(f'padtype must be "odd", "even", "constant" or None, got {padtype!r}')
     like = first_tensor(x, b, a)
     x, b, a = as_signal(x, "x", like), as_coefficients(b, "b", like), as_coefficients(a, "a", like)
     check_lfilter(x, b, a)
     axis = time_axis(x, axis)
     x = x.movedim(axis, -1)
-    y = _gustafsson(b, a, x, irlen) if method == "gust" else _padded(b, a, x, padtype, padlen)
+    if method == "gust":
+        y = _gustafsson(b, a, x, irlen)
+    else:
+        zi = lfilter_zi(b, a)
+        edge = 3 * max(b.shape[-1], a.shape[-1]) if padlen is None else padlen
+        y = forwards_and_backwards(lambda x: lfilter(b, a, x, zi=zi * x[..., :1])[0], x, edge, padtype)
     return y.movedim(-1, axis).contiguous()
 
 
-def _padded(b: Tensor, a: Tensor, x: Tensor, padtype: str | None, padlen: int | None) -> Tensor:
+def forwards_and_backwards(
+    one_pass: Callable[[Tensor], Tensor], x: Tensor, padlen: int, padtype: str | None, spare: Tensor | None = None
+) -> Tensor:
+    """Runs the filter over the extended signal and, reversed, over what comes out; time is last.
+
+    Each pass starts in the steady state of its first sample. A filter with `spare` samples to spare wants an extension
+    that is shorter by so many: they are held at the value of the next, which keeps the steady state.
+    """
+    if padtype not in ("odd", "even", "constant", None):
+        raise ValueError(f'padtype must be "odd", "even", "constant" or None, got {padtype!r}')
     samples = x.shape[-1]
-    edge = 3 * max(b.shape[-1], a.shape[-1]) if padlen is None else padlen
-    if padtype is None:
-        edge = 0
+    edge = 0 if padtype is None else padlen
     if edge < 0:
         raise ValueError(f"padlen must not be negative, got {padlen}")
     if samples <= edge:
         raise ValueError(f"x must be longer than padlen = {edge}, got {samples} samples (x {list(x.shape)})")
     if edge > 0:
         x = _extended(x, edge, padtype)
-    zi = lfilter_zi(b, a)
-    forward, _ = lfilter(b, a, x, zi=zi * x[..., :1])
-    reverse = forward.flip(-1)
-    backward, _ = lfilter(b, a, reverse, zi=zi * reverse[..., :1])
+    else:
+        spare = None
+    forward = one_pass(_held(x, spare))
+    backward = one_pass(_held(forward.flip(-1), spare))
     return backward[..., edge : edge + samples].flip(-1)
+
+
+def _held(x: Tensor, spare: Tensor | None) -> Tensor:
+    """The first and the last `spare` samples replaced by the one that is next to them."""
+    if spare is None:
+        return x
+    last, spare = x.shape[-1] - 1, spare.unsqueeze(-1)
+    nearest = torch.arange(x.shape[-1], device=x.device).minimum(last - spare).maximum(spare)
+    x, nearest = torch.broadcast_tensors(x, nearest)  # type: ignore[no-untyped-call]
+    return x.gather(-1, nearest)
 
 
 def _extended(x: Tensor, edge: int, padtype: str | None) -> Tensor:

@@ -162,19 +162,26 @@ def lfilter_zi(b: ArrayLike, a: ArrayLike) -> Tensor:
     like = first_tensor(b, a)
     b, a = as_coefficients(b, "b", like), as_coefficients(a, "a", like)
     check_lfilter(b, b, a)
-    dtype = torch.promote_types(b.dtype, a.dtype)
-    b, a = (c.to(torch.promote_types(dtype, torch.float64)) for c in (b, a))
+    return steady_state(b, a).to(torch.promote_types(b.dtype, a.dtype))
+
+
+def steady_state(b: Tensor, a: Tensor, name: str = "a", name_of_a0: str = "a[..., 0]") -> Tensor:
+    """lfilter_zi in double precision."""
+    dtype = torch.promote_types(torch.promote_types(b.dtype, a.dtype), torch.float64)
+    b, a = b.to(dtype), a.to(dtype)
     a_sum = a.sum(-1, keepdim=True)
     if b.device.type == "cpu" and concrete(b, a):
         if has_zero_a0(a):
-            raise zero_a0()
-        if bool((a_sum.abs() <= 4 * torch.finfo(a.dtype).eps * a.abs().sum(-1, keepdim=True)).any()):
-            raise ValueError("a must have no pole at z = 1 (its coefficients sum to 0): no constant response exists")
+            raise zero_a0(name_of_a0)
+        if bool((a_sum.abs() <= 4 * torch.finfo(dtype).eps * a.abs().sum(-1, keepdim=True)).any()):
+            raise ValueError(
+                f"{name} must have no pole at z = 1 (its coefficients sum to 0): no constant response exists"
+            )
     order = filter_order(b, a)
     b, a0, a = pad(b, (0, order + 1 - b.shape[-1])), a[..., :1], pad(a, (0, order + 1 - a.shape[-1]))
     gain = b.sum(-1, keepdim=True) / a_sum
     tail: Tensor = ((b - gain * a) / a0)[..., 1:]
-    return tail.flip(-1).cumsum(-1).flip(-1).to(dtype)
+    return tail.flip(-1).cumsum(-1).flip(-1)
 
 
 def lfiltic(b: ArrayLike, a: ArrayLike, y: ArrayLike, x: ArrayLike | None = None) -> Tensor:
