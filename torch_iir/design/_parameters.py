@@ -101,7 +101,7 @@ def _check_together(values: dict[str, Value]) -> None:
 
 def broadcast_together(*shapes: Sequence[int]) -> bool:
     """torch.broadcast_shapes, whose error nobody can catch under torch.compile."""
-    for back in range(1, max(map(len, shapes), default=0) + 1):
+    for back in range(1, max([0, *map(len, shapes)]) + 1):
         size = 1
         for shape in shapes:
             if len(shape) >= back and shape[-back] != 1:
