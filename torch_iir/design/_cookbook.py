@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from torch_iir._arguments import ArrayLike
-from torch_iir.design._parameters import Parameters, Value, read_parameters, section
+from torch_iir.design._parameters import Parameters, Value, cos, read_parameters, section, sin
 
 
 def lowpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -51,9 +51,9 @@ def lowpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707
         torch.Size([2, 6])
     """
     p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q)
-    s, _, cos, alpha = _terms(p)
+    s, _, cos_w, alpha = _terms(p)
     b1 = 2 * s * s
-    return section((b1 / 2, b1, b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((b1 / 2, b1, b1 / 2), _quadratic(cos_w, alpha), p)
 
 
 def highpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -75,9 +75,9 @@ def highpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.70
                dtype=torch.float64)
     """
     p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q)
-    _, c, cos, alpha = _terms(p)
+    _, c, cos_w, alpha = _terms(p)
     b1 = -2 * c * c
-    return section((-b1 / 2, b1, -b1 / 2), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((-b1 / 2, b1, -b1 / 2), _quadratic(cos_w, alpha), p)
 
 
 def bandpass(
@@ -105,9 +105,9 @@ def bandpass(
                dtype=torch.float64)
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
-    s, c, cos, alpha = _terms(p)
+    s, c, cos_w, alpha = _terms(p)
     b0 = s * c if const_skirt_gain else alpha
-    return section((b0, 0.0, -b0), (1 + alpha, -2 * cos, 1 - alpha), p)
+    return section((b0, 0.0, -b0), _quadratic(cos_w, alpha), p)
 
 
 def bandreject(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -131,8 +131,8 @@ def bandreject(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0
                dtype=torch.float64)
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
-    _, _, cos, alpha = _terms(p)
-    return section((1.0, -2 * cos, 1.0), (1 + alpha, -2 * cos, 1 - alpha), p)
+    _, _, cos_w, alpha = _terms(p)
+    return section(_quadratic(cos_w, 0.0), _quadratic(cos_w, alpha), p)
 
 
 def allpass(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -156,8 +156,8 @@ def allpass(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike = 0.70
                dtype=torch.float64)
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
-    _, _, cos, alpha = _terms(p)
-    return section((1 - alpha, -2 * cos, 1 + alpha), (1 + alpha, -2 * cos, 1 - alpha), p)
+    _, _, cos_w, alpha = _terms(p)
+    return section(_quadratic(cos_w, -alpha), _quadratic(cos_w, alpha), p)
 
 
 def peaking(sample_rate: ArrayLike, center_freq: ArrayLike, gain: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -187,13 +187,9 @@ def peaking(sample_rate: ArrayLike, center_freq: ArrayLike, gain: ArrayLike, Q: 
         torch.Size([8, 5, 6])
     """
     p = read_parameters(sample_rate, "center_freq", center_freq, Q, gain)
-    _, _, cos, alpha = _terms(p)
+    _, _, cos_w, alpha = _terms(p)
     A = _amplitude(p)
-    return section(
-        (1 + alpha * A, -2 * cos, 1 - alpha * A),
-        (1 + alpha / A, -2 * cos, 1 - alpha / A),
-        p,
-    )
+    return section(_quadratic(cos_w, alpha * A), _quadratic(cos_w, alpha / A), p)
 
 
 def low_shelf(sample_rate: ArrayLike, cutoff_freq: ArrayLike, gain: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -248,20 +244,25 @@ def high_shelf(sample_rate: ArrayLike, cutoff_freq: ArrayLike, gain: ArrayLike, 
 
 def _shelf(p: Parameters, side: int) -> Tensor:
     """The low shelf; on the other side (−1) its mirror image z → −z, which is the high shelf."""
-    _, _, cos, alpha = _terms(p)
+    _, _, cos_w, alpha = _terms(p)
     A = _amplitude(p)
-    cos = side * cos
+    cos_w = side * cos_w
     slope = 2 * A**0.5 * alpha
-    plus, minus = (A + 1) - (A - 1) * cos, (A + 1) + (A - 1) * cos
-    b1 = 2 * side * A * ((A - 1) - (A + 1) * cos)
-    a1 = -2 * side * ((A - 1) + (A + 1) * cos)
+    plus, minus = (A + 1) - (A - 1) * cos_w, (A + 1) + (A - 1) * cos_w
+    b1 = 2 * side * A * ((A - 1) - (A + 1) * cos_w)
+    a1 = -2 * side * ((A - 1) + (A + 1) * cos_w)
     return section((A * (plus + slope), b1, A * (plus - slope)), (minus + slope, a1, minus - slope), p)
 
 
-def _terms(p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _terms(p: Parameters) -> tuple[Value, Value, Value, Value]:
     """s, c, cos ω and α = sin ω / 2Q."""
-    s, c = p.theta.sin(), p.theta.cos()
+    s, c = sin(p.theta), cos(p.theta)
     return s, c, (c - s) * (c + s), s * c / p.Q
+
+
+def _quadratic(cos_w: Value, alpha: Value) -> tuple[Value, Value, Value]:
+    """What s² + s/Q + 1 becomes in z, for the α of this Q."""
+    return 1 + alpha, -2 * cos_w, 1 - alpha
 
 
 def _amplitude(p: Parameters) -> Value:

@@ -25,7 +25,7 @@ LARGEST_GAIN = 6000  # dB; the coefficients of a shelf grow with 10^(gain/20), w
 class Parameters(NamedTuple):
     """What the formulas take: every value in range, and which of them were, None if all."""
 
-    theta: Tensor  # half the angle of the frequency, π f / sample_rate
+    theta: Value  # half the angle of the frequency, π f / sample_rate
     Q: Value
     gain: Value
     valid: Tensor | None
@@ -61,8 +61,6 @@ def read_parameters(
     inside = require(_positive(f), "be positive and finite", freq_name)
     inside = inside & require(f < rate / 2, "lie below half of sample_rate", freq_name, "sample_rate")
     theta = math.pi * (_where(inside, f, rate / 4) / rate)
-    if not isinstance(theta, Tensor):
-        theta = torch.full((), theta, dtype=torch.float64, device=None if like is None else like.device)
     valid = None
     for mask in masks:
         valid = mask if valid is None else valid & mask
@@ -71,10 +69,25 @@ def read_parameters(
 
 def section(b: Sequence[Value], a: Sequence[Value], p: Parameters) -> Tensor:
     """The section of these coefficients, over a0; NaN where a parameter was out of range."""
-    coefficients = [c if isinstance(c, Tensor) else torch.full_like(p.theta, c) for c in (*b, *a)]
+    like = first_tensor(*b, *a)
+    if like is None:
+        return torch.tensor([[c / a[0] for c in (*b, *a)]], dtype=torch.float64)
+    coefficients = [c if isinstance(c, Tensor) else like.new_full((), c) for c in (*b, *a)]
     raw = torch.stack(torch.broadcast_tensors(*coefficients), -1)  # type: ignore[no-untyped-call]
-    sos: Tensor = (raw / raw[..., 3:4]).unsqueeze(-2)
+    sos = (raw / raw[..., 3:4]).unsqueeze(-2)
     return sos if p.valid is None else torch.where(p.valid[..., None, None], sos, torch.nan)
+
+
+def sin(x: Value) -> Value:
+    return x.sin() if isinstance(x, Tensor) else math.sin(x)
+
+
+def cos(x: Value) -> Value:
+    return x.cos() if isinstance(x, Tensor) else math.cos(x)
+
+
+def expm1(x: Value) -> Value:
+    return x.expm1() if isinstance(x, Tensor) else math.expm1(x)
 
 
 def _read(value: ArrayLike, name: str, like: Tensor | None) -> Value:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torch_iir import design
 from torch_iir._arguments import ArrayLike, as_signal
-from torch_iir.design._parameters import broadcast_together, read_parameters, section
+from torch_iir.design._parameters import broadcast_together, cos, expm1, read_parameters, section, sin
 from torch_iir.signal._lfilter import filtered
 
 
@@ -416,14 +416,14 @@ def _sox_band(sample_rate: ArrayLike, central_freq: ArrayLike, Q: ArrayLike, noi
         1 − a1² / 4r = (D + 16 r s² c²) / (1 + r)²,      (1 + r)² − a1² = (D + 8 r s²) (D + 8 r c²) / (1 + r)²
     """
     p = read_parameters(sample_rate, "central_freq", central_freq, Q)
-    s2, c2 = p.theta.sin() ** 2, p.theta.cos() ** 2
-    minus = -torch.expm1(-2 * p.theta / p.Q)  # 1 − r
+    s2, c2 = sin(p.theta) ** 2, cos(p.theta) ** 2
+    minus = -expm1(-2 * p.theta / p.Q)  # 1 − r
     r = 1 - minus
     D, plus = minus**2, 1 + r
     if noise:  # the power of white noise stays
-        b0 = ((D + 8 * r * s2) * (D + 8 * r * c2) * minus / plus).sqrt() / plus
+        b0 = ((D + 8 * r * s2) * (D + 8 * r * c2) * minus / plus) ** 0.5 / plus
     else:  # the gain at the centre is 1
-        b0 = (D + 16 * r * s2 * c2).sqrt() * minus / plus
+        b0 = (D + 16 * r * s2 * c2) ** 0.5 * minus / plus
     return section((b0, 0.0, 0.0), (1.0, -4 * r / plus * (c2 - s2), r), p)
 
 
