@@ -193,11 +193,10 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
             gy, gzf = (torch.randn(t.shape, dtype=t.dtype, generator=generator) for t in (y, zf))
             everything = FOR_X | FOR_SOS | (FOR_ZI if zi is not None else 0)
             yield gy, gzf, x, sos, zi, everything
-            yield (
-                (gy, None, x, sos, zi, FOR_SOS),
-                (None, gzf, x, sos, zi, FOR_X),
-                (gy[..., :1].expand(gy.shape), gzf, x, sos, zi, everything),  # y.sum().backward() does this
-            )[index % 3]
+            if index == 2:
+                yield gy, None, x, sos, zi, FOR_SOS
+                yield None, gzf, x, sos, zi, FOR_X
+                yield gy[..., :1].expand(gy.shape), gzf, x, sos, zi, everything  # y.sum().backward() does this
 
 
 Section = tuple[Any, Any, Any]  # b, a and zi of one section, or what belongs to them; None where there is none
