@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_iir._arguments import ArrayLike
 from torch_iir.design._parameters import Parameters, Value, cos, read_parameters, section, sin
 
+LOW, HIGH = 1, -1  # sides of a shelf
+
 
 def lowpass(sample_rate: ArrayLike, cutoff_freq: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
     r"""Designs a low-pass section.
@@ -210,13 +212,12 @@ def low_shelf(sample_rate: ArrayLike, cutoff_freq: ArrayLike, gain: ArrayLike, Q
 
     Example:
         >>> from torch_iir.design import low_shelf
-        >>> sos = low_shelf(16000, 1000, gain=6.0)
-        >>> dc = sos[..., :3].sum() / sos[..., 3:].sum()
-        >>> round(20 * dc.log10().item(), 6)
-        6.0
+        >>> from torch_iir.signal import freqz_sos
+        >>> _, h = freqz_sos(low_shelf(16000, 1000, gain=6.0), worN=[0.0, 1000.0], fs=16000)
+        >>> 20 * h.abs().log10()
+        tensor([6.0000, 3.0000], dtype=torch.float64)
     """
-    p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q, gain)
-    return _shelf(p, 1)
+    return shelf(sample_rate, "cutoff_freq", cutoff_freq, gain, Q, LOW)
 
 
 def high_shelf(sample_rate: ArrayLike, cutoff_freq: ArrayLike, gain: ArrayLike, Q: ArrayLike = 0.707) -> Tensor:
@@ -233,17 +234,17 @@ def high_shelf(sample_rate: ArrayLike, cutoff_freq: ArrayLike, gain: ArrayLike, 
 
     Example:
         >>> from torch_iir.design import high_shelf
-        >>> sos = high_shelf(16000, 1000, gain=6.0)
-        >>> dc = sos[..., :3].sum() / sos[..., 3:].sum()
-        >>> abs(round(20 * dc.log10().item(), 6))
-        0.0
+        >>> from torch_iir.signal import freqz_sos
+        >>> _, h = freqz_sos(high_shelf(16000, 1000, gain=6.0), worN=[1000.0, 8000.0], fs=16000)
+        >>> 20 * h.abs().log10()
+        tensor([3.0000, 6.0000], dtype=torch.float64)
     """
-    p = read_parameters(sample_rate, "cutoff_freq", cutoff_freq, Q, gain)
-    return _shelf(p, -1)
+    return shelf(sample_rate, "cutoff_freq", cutoff_freq, gain, Q, HIGH)
 
 
-def _shelf(p: Parameters, side: int) -> Tensor:
-    """The low shelf; on the other side (−1) its mirror image z → −z, which is the high shelf."""
+def shelf(sample_rate: ArrayLike, freq_name: str, freq: ArrayLike, gain: ArrayLike, Q: ArrayLike, side: int) -> Tensor:
+    """The low shelf; on the high side its mirror image z → −z."""
+    p = read_parameters(sample_rate, freq_name, freq, Q, gain)
     _, _, cos_w, alpha = _terms(p)
     A = _amplitude(p)
     cos_w = side * cos_w

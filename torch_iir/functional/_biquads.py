@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 import math
 from collections.abc import Mapping
 from typing import TypeVar
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from torch_iir import design
 from torch_iir._arguments import ArrayLike, as_signal
+from torch_iir.design._cookbook import HIGH, LOW, shelf
 from torch_iir.design._parameters import broadcast_together, cos, expm1, read_parameters, section, sin
 from torch_iir.signal._lfilter import filtered
 
@@ -252,7 +252,7 @@ def bass_biquad(
         >>> bass_biquad(torch.full([16000], 0.2), 16000, gain=6.0206)[-1]
         tensor(0.4000)
     """
-    return _filtered(waveform, design.low_shelf(sample_rate, central_freq, gain, Q), clamp)
+    return _filtered(waveform, shelf(sample_rate, "central_freq", central_freq, gain, Q, LOW), clamp)
 
 
 def treble_biquad(
@@ -286,7 +286,7 @@ def treble_biquad(
         >>> treble_biquad(torch.full([16000], 0.2), 16000, gain=6.0206)[-1]
         tensor(0.2000)
     """
-    return _filtered(waveform, design.high_shelf(sample_rate, central_freq, gain, Q), clamp)
+    return _filtered(waveform, shelf(sample_rate, "central_freq", central_freq, gain, Q, HIGH), clamp)
 
 
 def equalizer_biquad(
@@ -382,8 +382,9 @@ def riaa_biquad(waveform: ArrayLike, sample_rate: int, *, clamp: bool = True) ->
         tensor(0.3536)
     """
     zeros, poles = _of_rate(_RIAA, sample_rate)
-    z = cmath.exp(2j * math.pi * 1000 / sample_rate)
-    gain = abs((z - poles[0]) * (z - poles[1])) / abs((z - zeros[0]) * (z - zeros[1]))
+    cos_w = math.cos(2 * math.pi * 1000 / sample_rate)
+    ratio = [(1 - 2 * p * cos_w + p * p) / (1 - 2 * z * cos_w + z * z) for z, p in zip(zeros, poles, strict=True)]
+    gain = math.sqrt(ratio[0] * ratio[1])
     b, a = ((1.0, -(r[0] + r[1]), r[0] * r[1]) for r in (zeros, poles))
     return _filtered(waveform, torch.tensor([[*(gain * c for c in b), *a]], dtype=torch.float64), clamp)
 
