@@ -128,7 +128,7 @@ class ParametricEQ(Cascade):
         return torch.Size((*batch_shape, self.n_bands, 2))
 
     def _raw(self, name: str, value: ArrayLike, limits: Range, logarithmic: bool) -> Tensor:
-        value = as_coefficients(value, name).detach().double().cpu()
+        value = as_coefficients(value, name, torch.empty(0, device="cpu")).detach().double().cpu()
         if value.shape not in ((1,), (self.n_bands,)):
             raise ValueError(f"{name} must be one number or n_bands = {self.n_bands}, got {list(value.shape)}")
         low, high = limits

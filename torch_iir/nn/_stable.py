@@ -65,8 +65,8 @@ def raw_denominator(a: Tensor, max_radius: float, name: str) -> Tensor:
     u = _reflection(a / _powers(max_radius, a)).atanh()
     if not bool((u.abs() < LIMIT).all()):
         raise ValueError(
-            f"{name} must have its poles within max_radius = {max_radius:.9g} and not right at it; "
-            "where a larger max_radius is refused, take a cascade of sections (SOSFilter)"
+            f"{name} must have all poles within max_radius = {max_radius:.9g}, and not right at it; "
+            "a larger max_radius can be given"
         )
     return LIMIT * unfolded(u, -LIMIT, LIMIT)
 
@@ -96,7 +96,8 @@ def _reflection(a: Tensor) -> Tensor:
     while a.shape[-1] > 1:
         k = a[..., -1:]
         reflection.append(k)
-        a = ((a - k * a.flip(-1)) / (1 - k * k))[..., :-1]
+        mirror = a.flip(-1)  # (a − k mirror) / (1 − k²), without its cancellation where k is almost 1
+        a = (((a + mirror) / (1 + k) + (a - mirror) / (1 - k)) / 2)[..., :-1]
     return torch.cat(reflection[::-1], -1) if reflection else a[..., :0]
 
 
