@@ -151,3 +151,31 @@ def tolerance(dtype: torch.dtype, y: Array, x: Array, b: Array, a: Array, zi: Ar
     return float(
         torch.finfo(dtype).eps * largest + max(8 * (order + 1) * double * gain * terms, 1e-10 * largest) + double
     )
+
+
+def stable_sections(count: int, generator: np.random.Generator, radius: float = 0.9) -> Array:
+    """Sections with poles within the radius and a0 ≠ 1; in every third b0 is 0, in every fourth a2 and b2 are."""
+    rows = [np.concatenate(stable_filter(2, generator, radius)) for _ in range(count)]
+    sos = np.stack(rows) * generator.uniform(0.5, 2, (count, 1))
+    sos[1::3, 0] = 0
+    sos[2::4, (2, 5)] = 0
+    sos[2::4, 4] *= 0.45  # a pair of poles has become one at -a1 / a0, which was up to 2
+    return sos
+
+
+def sos_tolerance(dtype: torch.dtype, x: Array, sos: Array, zi: Array | None = None) -> float:
+    """As tolerance, for sections in double: what each rounds off comes out gained by itself and those after it."""
+    u, _ = inner_signals(x, sos, zi)
+    impulse = np.zeros(max(u[0].shape[-1], 1))
+    impulse[0] = 1
+    double, inside = np.finfo(np.float64).eps, 0.0
+    for s in reversed(range(sos.shape[-2])):
+        b, a = sos[..., s, :3] / sos[..., s, 3:4], sos[..., s, 3:] / sos[..., s, 3:4]
+        terms = np.abs(b).sum(-1).max() * np.abs(u[s]).max(initial=0)
+        terms += np.abs(a).sum(-1).max() * np.abs(u[s + 1]).max(initial=0)
+        terms += 0 if zi is None else np.abs(zi[..., s, :]).max(initial=0)
+        gained, _ = lfilter(impulse, np.ones(1), a)
+        inside += 24 * double * terms * np.sqrt((np.abs(gained) ** 2).sum(-1).max())
+        impulse, _ = lfilter(impulse, b, a)
+    largest = np.abs(u[-1]).max(initial=0)
+    return float(torch.finfo(dtype).eps * largest + max(inside, 1e-10 * largest) + double)
