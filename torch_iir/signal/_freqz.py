@@ -8,6 +8,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from torch_iir._arguments import ArrayLike, as_coefficients, check_lfilter, check_sosfilt, first_tensor
 
@@ -63,9 +64,9 @@ def freqz(
     like = first_tensor(b, a, worN)
     dtype = _response_dtype(b, a)
     b, a = as_coefficients(b, "b", like), as_coefficients(a, "a", like)
-    w = _frequencies(worN, whole, fs, include_nyquist, b)
+    w, omega = _frequencies(worN, whole, fs, include_nyquist, b)
     check_lfilter(w, b, a, names=("worN", "b", "a", "zi"))
-    return w.to(dtype.to_real()), (_polynomial(b, w, fs) / _polynomial(a, w, fs)).to(dtype)
+    return _rounded(w, _polynomial(b, omega) / _polynomial(a, omega), dtype)
 
 
 def freqz_sos(
@@ -101,10 +102,11 @@ def freqz_sos(
     """
     dtype = _response_dtype(sos)
     sos = as_coefficients(sos, "sos", first_tensor(sos, worN))
-    w = _frequencies(worN, whole, fs, False, sos)
+    w, omega = _frequencies(worN, whole, fs, False, sos)
     check_sosfilt(w, sos, names=("worN", "sos", "zi"))
-    responses = [_polynomial(row[..., :3], w, fs) / _polynomial(row[..., 3:], w, fs) for row in sos.unbind(-2)]
-    return w.to(dtype.to_real()), functools.reduce(torch.mul, responses).to(dtype)
+    omega = omega.unsqueeze(-2)  # the same for every section
+    sections = _polynomial(sos[..., :3], omega) / _polynomial(sos[..., 3:], omega)
+    return _rounded(w, functools.reduce(torch.mul, sections.unbind(-2)), dtype)
 
 
 def _response_dtype(*coefficients: ArrayLike) -> torch.dtype:
@@ -113,23 +115,29 @@ def _response_dtype(*coefficients: ArrayLike) -> torch.dtype:
     return functools.reduce(torch.promote_types, dtypes, torch.complex64) if dtypes else torch.complex128
 
 
-def _frequencies(worN: ArrayLike | None, whole: bool, fs: float, include_nyquist: bool, like: Tensor) -> Tensor:
+def _frequencies(
+    worN: ArrayLike | None, whole: bool, fs: float, include_nyquist: bool, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The frequencies in the unit of fs, and as angles."""
     if not isinstance(fs, (int, float, np.integer, np.floating)):
         raise TypeError(f"fs must be a number, got {fs!r}")
+    fs = float(fs)  # one of NumPy with 32 bits would round what it meets
     if not 0 < fs < math.inf:
         raise ValueError(f"fs must be positive and finite, got {fs}")
     worN = 512 if worN is None else worN
-    if not _is_count(worN):
+    if _is_count(worN):
+        count = int(worN)
+        if count < 0:
+            raise ValueError(f"worN must not be negative, got {count}")
+        intervals = count - 1 if include_nyquist and not whole else count
+        step = fs * (1.0 if whole else 0.5) / max(intervals, 1)
+        w = torch.arange(count, dtype=torch.float64, device=like.device) * step
+    else:
         w = as_coefficients(worN, "worN", like)
         if w.is_complex():
             raise TypeError(f"worN must be real, got {w.dtype}")
-        return w.to(torch.float64)
-    count = int(worN)
-    if count < 0:
-        raise ValueError(f"worN must not be negative, got {count}")
-    with_end = include_nyquist and not whole
-    intervals = max(count - 1 if with_end else count, 1)
-    return torch.arange(count, dtype=torch.float64, device=like.device) * (fs * (1.0 if whole else 0.5) / intervals)
+        w = w.to(torch.float64)
+    return w, (2 * math.pi / fs) * w
 
 
 def _is_count(worN: ArrayLike) -> bool:
@@ -141,9 +149,21 @@ def _is_count(worN: ArrayLike) -> bool:
     return isinstance(worN, int)
 
 
-def _polynomial(c: Tensor, w: Tensor, fs: float) -> Tensor:
-    """Σ_k c_k e^{−jωk}: the coefficients times the matrix of the powers, (..., K, W)."""
-    k = torch.arange(c.shape[-1], dtype=torch.float64, device=c.device)
-    angle = (-2 * math.pi / fs) * w.unsqueeze(-2) * k.unsqueeze(-1)
-    powers = torch.complex(angle.cos(), angle.sin())
-    return (c.to(torch.complex128).unsqueeze(-2) @ powers).squeeze(-2)
+def _polynomial(c: Tensor, omega: Tensor) -> Tensor:
+    """Σ_k c_k e^{−jωk}, in blocks of coefficients: no matrix of all powers, which would be large for a long FIR."""
+    taps = c.shape[-1]
+    block = min(taps, 256)
+    rows = pad(c.to(torch.complex128), (0, -taps % block))
+    rows = rows.unflatten(-1, (-1, block))  # type: ignore[no-untyped-call]
+    response: Tensor = (rows @ _powers(block, omega) * _powers(rows.shape[-2], block * omega)).sum(-2)
+    return response
+
+
+def _powers(count: int, omega: Tensor) -> Tensor:
+    """e^{−jωk} for k < count: (..., count, W)."""
+    angle = torch.arange(count, dtype=torch.float64, device=omega.device).unsqueeze(-1) * omega.unsqueeze(-2)
+    return torch.complex(angle.cos(), -angle.sin())
+
+
+def _rounded(w: Tensor, h: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return w.to(torch.float32 if dtype == torch.complex64 else torch.float64), h.to(dtype)
