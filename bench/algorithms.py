@@ -9,7 +9,7 @@ import numpy as np
 import torch_iir_native
 
 import torch_iir
-from bench.filters import Job, noise, stable_filter
+from bench.filters import LFilter, noise, stable_filter
 from bench.measure import Call
 from bench.question import Figure, Question, Target
 
@@ -20,7 +20,7 @@ SHAPES = ((1, 64), (1, 1_024), (1, 16_384), (1, 262_144), (4, 16_384), (8, 16_38
 def figures(quick: bool) -> Iterator[Figure]:
     for order in (2, 4, 10, 32):
         for rows, samples in SHAPES[:1] if quick else SHAPES:
-            job = Job.of(np.float32, *stable_filter(order), noise((rows, samples)))
+            job = LFilter.of(np.float32, *stable_filter(order), noise((rows, samples)))
             repeat = 1 if quick else max(1, 20_000 // job.samples)  # microseconds are too short for the clock
             calls = [job.ours("automatic", repeat=repeat)]
             for name in ALGORITHMS:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench.filters import Job, noise
+from bench.filters import LFilter, noise
 from bench.measure import INPUTS
 from bench.question import Figure, Question, Target
 
@@ -22,7 +22,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         click[0, 0] = 1 + n
         clicks.append(click)
     for dtype in (np.float32, np.float64):
-        job, on_noise = (Job.of(dtype, b, a, signals) for signals in (clicks, noise((1, samples + 1))))
+        job, on_noise = (LFilter.of(dtype, b, a, signals) for signals in (clicks, noise((1, samples + 1))))
 
         yield Figure(
             f"lfilter order 2, {dtype.__name__}, 10⁶ zeros after a click",

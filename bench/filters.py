@@ -1,10 +1,10 @@
-"""Filters, signals and adapters that the questions about lfilter share."""
+"""Filters, signals and adapters that the questions share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,15 +20,26 @@ from bench.measure import INPUTS, Call
 
 def stable_filter(order: int) -> tuple[Array, Array]:
     """(b, a) of an even order whose poles, spread over all angles, lie at radius 0.95 to 0.99."""
+    b, a = (np.poly(np.concatenate([roots, roots.conj()])).real for roots in zeros_and_poles(order // 2))
+    return 0.5 * b, a
+
+
+def stable_sections(count: int) -> Array:
+    """The same poles and zeros, a pair of each in a section: all coefficients are general."""
+    halves = [np.stack([np.ones(count), -2 * roots.real, np.abs(roots) ** 2], -1) for roots in zeros_and_poles(count)]
+    return np.concatenate([0.9 * halves[0], halves[1]], -1)
+
+
+def zeros_and_poles(pairs: int) -> tuple[Array, Array]:
+    """One of each pair, by rising angle."""
     generator = np.random.default_rng(SEED)
 
-    def polynomial(low: float, high: float) -> Array:
-        angles = np.pi * (np.arange(order // 2) + generator.uniform(0.25, 0.75, order // 2)) / (order // 2)
-        roots = generator.uniform(low, high, order // 2) * np.exp(1j * angles)
-        return np.poly(np.concatenate([roots, roots.conj()])).real
+    def roots(low: float, high: float) -> Array:
+        angles = np.pi * (np.arange(pairs) + generator.uniform(0.25, 0.75, pairs)) / pairs
+        return generator.uniform(low, high, pairs) * np.exp(1j * angles)
 
-    a = polynomial(0.95, 0.99)
-    return 0.5 * polynomial(0.8, 0.95), a
+    poles = roots(0.95, 0.99)
+    return roots(0.8, 0.95), poles
 
 
 def noise(shape: tuple[int, ...]) -> list[Array]:
@@ -37,16 +48,17 @@ def noise(shape: tuple[int, ...]) -> list[Array]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One filter and the signals it is run on, for our functions and for NumPy's."""
+class Filtering:
+    """A filter and the signals it is run on, for our function and for scipy's: both take coefficients, then a signal.
 
-    b: Array
-    a: Array
+    Args:
+        function: its name in torch_iir.signal and in scipy.signal.
+        coefficients: its arguments before the signal, in the dtype of the signals.
+    """
+
+    function: str
+    coefficients: tuple[Array, ...]
     signals: Sequence[Array]
-
-    @classmethod
-    def of(cls, dtype: type[np.floating], b: Array, a: Array, signals: Sequence[Array]) -> Job:
-        return cls(b.astype(dtype), a.astype(dtype), [x.astype(dtype) for x in signals])
 
     @property
     def samples(self) -> int:
@@ -56,55 +68,106 @@ class Job:
     def bytes_moved(self) -> int:
         return 2 * self.signals[0].nbytes
 
-    @cached_property
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        return torch.from_numpy(self.b), torch.from_numpy(self.a), [torch.from_numpy(x) for x in self.signals]
+    @property
+    def sections(self) -> list[tuple[Array, Array]]:
+        """(b, a) of what is run one after the other, in double."""
+        raise NotImplementedError
 
-    def x(self, n: int) -> Array:
-        return self.signals[n % len(self.signals)]
+    def packed(self, gradients: Sequence[tuple[Array, Array]]) -> tuple[Array, ...]:
+        """Those of the sections' b and a as gradients of the coefficients."""
+        raise NotImplementedError
+
+    @cached_property
+    def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return [torch.from_numpy(c) for c in self.coefficients], [torch.from_numpy(x) for x in self.signals]
 
     def ours(self, name: str = "torch_iir", **options: Any) -> Call:
-        b, a, signals = self.tensors
-        count = len(signals)
-        return Call(name, lambda n: torch_iir.signal.lfilter(b, a, signals[n % count]), self.expected, **options)
+        coefficients, signals = self.tensors
+        run, count = partial(getattr(torch_iir.signal, self.function), *coefficients), len(signals)
+        return Call(name, lambda n: run(signals[n % count]), self.expected, **options)
 
     def scipy(self, **options: Any) -> Call:
-        b, a, signals = self.b, self.a, self.signals
-        count = len(signals)
-
-        def expected(n: int) -> Expected:
-            return replace(self.expected(n), inside=b.dtype.type)
-
-        return Call("scipy", lambda n: scipy.signal.lfilter(b, a, signals[n % count]), expected, **options)
-
-    def numba(self) -> tuple[Call, ...]:
-        """A biquad in Numba, where that is installed."""
-        if find_spec("numba") is None or len(self.a) != 3:
-            return ()
-        biquad = numba_biquad()
-        return (Call("numba", lambda n: biquad(self.b, self.a, self.x(n)), self.expected),)
+        signals = self.signals
+        run, count = partial(getattr(scipy.signal, self.function), *self.coefficients), len(signals)
+        return Call("scipy", lambda n: run(signals[n % count]), self.expected_in_storage, **options)
 
     def expected(self, n: int) -> Expected:
         return self.references[n % len(self.signals)]
 
+    def expected_in_storage(self, n: int) -> Expected:
+        """Of a library that computes in the dtype of what it is given."""
+        return replace(self.expected(n), inside=self.coefficients[0].dtype.type)
+
     @cached_property
     def references(self) -> list[Expected]:
+        return [self.reference(x) for x in self.signals]
+
+    def reference(self, x: Array) -> Expected:
         """scipy's, in double."""
-        b, a = self.b.astype(np.float64), self.a.astype(np.float64)
-        outputs = [scipy.signal.lfilter(b, a, x.astype(np.float64)) for x in self.signals]
-        return [Expected((y,), (self.amplification(x, y),)) for x, y in zip(self.signals, outputs, strict=True)]
-
-    def amplification(self, x: Array, y: Array) -> float:
-        """2 (N + 1) terms a sample, bounded by those of the largest sample, each gained by at most Σ|h| of 1/A."""
-        terms = np.abs(self.b).sum() * np.abs(x).max() + np.abs(self.a).sum() * np.abs(y).max()
-        return 2 * len(self.a) * float(terms) * response_size(self.a)
+        u = inner_signals(self.sections, x)
+        return Expected((u[-1],), (amplification(self.sections, u),))
 
 
-def response_size(a: Array) -> float:
-    """Σ|h| of 1/A."""
+class LFilter(Filtering):
+    @classmethod
+    def of(cls, dtype: type[np.floating], b: Array, a: Array, signals: Sequence[Array]) -> LFilter:
+        return cls("lfilter", (b.astype(dtype), a.astype(dtype)), [x.astype(dtype) for x in signals])
+
+    @property
+    def sections(self) -> list[tuple[Array, Array]]:
+        b, a = self.coefficients
+        return [(b.astype(np.float64), a.astype(np.float64))]
+
+    def packed(self, gradients: Sequence[tuple[Array, Array]]) -> tuple[Array, ...]:
+        return gradients[0]
+
+    def numba(self) -> tuple[Call, ...]:
+        """A biquad in Numba, where that is installed."""
+        b, a = self.coefficients
+        if find_spec("numba") is None or len(a) != 3:
+            return ()
+        biquad, signals = numba_biquad(), self.signals
+        return (Call("numba", lambda n: biquad(b, a, signals[n % len(signals)]), self.expected),)
+
+
+class SOSFilt(Filtering):
+    @classmethod
+    def of(cls, dtype: type[np.floating], sos: Array, signals: Sequence[Array]) -> SOSFilt:
+        return cls("sosfilt", (sos.astype(dtype),), [x.astype(dtype) for x in signals])
+
+    @property
+    def sections(self) -> list[tuple[Array, Array]]:
+        return [(row[:3], row[3:]) for row in self.coefficients[0].astype(np.float64)]
+
+    def packed(self, gradients: Sequence[tuple[Array, Array]]) -> tuple[Array, ...]:
+        return (np.stack([np.concatenate(halves) for halves in gradients]),)
+
+
+def inner_signals(sections: Sequence[tuple[Array, Array]], x: Array) -> list[Array]:
+    """What goes into each section, and what comes out of the last, in double."""
+    u = [x.astype(np.float64)]
+    for b, a in sections:
+        u.append(scipy.signal.lfilter(b, a, u[-1]))
+    return u
+
+
+def amplification(sections: Sequence[tuple[Array, Array]], u: Sequence[Array]) -> float:
+    """2 (N + 1) terms a sample and section, bounded by those of the largest sample, each gained by at most Σ|h|.
+
+    h is the response from where the term is added to the output: that of the section's 1/A and the sections after it.
+    """
+    total = 0.0
+    for s, (b, a) in enumerate(sections):
+        terms = np.abs(b).sum() * np.abs(u[s]).max() + np.abs(a).sum() * np.abs(u[s + 1]).max()
+        total += 2 * len(a) * float(terms) * response_size([(np.ones(1), a), *sections[s + 1 :]])
+    return total
+
+
+def response_size(sections: Sequence[tuple[Array, Array]]) -> float:
+    """Σ|h|."""
     impulse = np.zeros(65536)
     impulse[0] = 1
-    return float(np.abs(scipy.signal.lfilter([1.0], a.astype(np.float64), impulse)).sum())
+    return float(np.abs(inner_signals(sections, impulse)[-1]).sum())
 
 
 @cache

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.signal
 
 from bench.compare import Array
-from bench.filters import Job, noise, stable_filter
+from bench.filters import LFilter, noise, stable_filter
 from bench.measure import INPUTS
 from bench.question import Figure, Question, Target
 
@@ -29,13 +29,15 @@ CASES = (
 
 def figures(quick: bool) -> Iterator[Figure]:
     for order, rows, samples, dtype, limit, aim in CASES:
-        job = Job.of(dtype, *stable_filter(order), noise((rows, samples // 64 if quick else samples)))
+        job = LFilter.of(dtype, *stable_filter(order), noise((rows, samples // 64 if quick else samples)))
         yield figure(f"lfilter order {order}, {dtype.__name__}, [{rows}, {samples}]", job, limit, aim)
     lowpass = scipy.signal.butter(2, 500, fs=16_000)
-    yield figure("lfilter order 2, float64, a chirp of 32000", Job.of(np.float64, *lowpass, signals=chirps()), 8, 12)
+    yield figure(
+        "lfilter order 2, float64, a chirp of 32000", LFilter.of(np.float64, *lowpass, signals=chirps()), 8, 12
+    )
 
 
-def figure(name: str, job: Job, limit: float, aim: float) -> Figure:
+def figure(name: str, job: LFilter, limit: float, aim: float) -> Figure:
     calls = (job.ours(), job.scipy())
     return Figure(name, calls, job.samples, job.bytes_moved, Target("speedup", limit, aim), beside=job.numba())
 

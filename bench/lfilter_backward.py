@@ -6,7 +6,7 @@ Against torchaudio's forward and backward it is measured where torchaudio is: in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,14 @@ from torch import Tensor
 
 import torch_iir
 from bench.compare import Array, Expected
-from bench.filters import Job, noise, response_size, stable_filter
+from bench.filters import Filtering, LFilter, amplification, inner_signals, noise, stable_filter
 from bench.measure import Call
 from bench.question import Figure, Question, Target
 
 
 def figures(quick: bool) -> Iterator[Figure]:
-    job = Job.of(np.float32, *stable_filter(2), noise((1, 4_096 if quick else 262_144)))
-    backward = Backward(job)
+    job = LFilter.of(np.float32, *stable_filter(2), noise((1, 4_096 if quick else 262_144)))
+    backward = Backward(job, noise(job.signals[0].shape)[-1])
     yield Figure(
         "lfilter order 2, forward + backward (x, b, a), float32, [1, 262144]",
         (backward.ours(), job.scipy()),
@@ -37,19 +37,20 @@ def figures(quick: bool) -> Iterator[Figure]:
 class Backward:
     """The gradients of Σ g y for a fixed g."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Filtering, g: Array) -> None:
         self.job = job
-        self.g = torch.from_numpy(noise(job.signals[0].shape)[-1].astype(job.b.dtype))
+        self.g = torch.from_numpy(g.astype(job.signals[0].dtype, copy=False))
 
     def ours(self, name: str = "torch_iir", **options: Any) -> Call:
-        b, a, signals = self.job.tensors
-        b, a = b.clone().requires_grad_(), a.clone().requires_grad_()
+        coefficients, signals = self.job.tensors
+        leaves = [c.clone().requires_grad_() for c in coefficients]
         xs = [x.clone().requires_grad_() for x in signals]
+        filtered = partial(getattr(torch_iir.signal, self.job.function), *leaves)
 
         def run(n: int) -> tuple[Tensor, ...]:
             x = xs[n % len(xs)]
-            y = torch_iir.signal.lfilter(b, a, x)
-            return y, *torch.autograd.grad(y, (x, b, a), self.g)
+            y = filtered(x)
+            return y, *torch.autograd.grad(y, (x, *leaves), self.g)
 
         return Call(name, run, self.expected, **options)
 
@@ -61,24 +62,37 @@ class Backward:
         return [self.reference(x) for x in self.job.signals]
 
     def reference(self, x: Array) -> Expected:
-        """v = g filtered by 1/A from the end; gx = B v, gb_k = Σ v[t] x[t−k], ga_k = −Σ v[t] y[t−k]."""
-        b, a, x, g = (np.asarray(c, np.float64) for c in (self.job.b, self.job.a, x, self.g.numpy()))
-        y = scipy.signal.lfilter(b, a, x)
-        v = scipy.signal.lfilter([1.0], a, g[..., ::-1])[..., ::-1]
-        gx = scipy.signal.lfilter(b, [1.0], v[..., ::-1])[..., ::-1]
+        """Section by section from the last, v = w filtered by 1/A from the end: gb_k = Σ v[t] u[t−k],
+        ga_k = −Σ v[t] u′[t−k] with u and u′ in front of the section and behind it, and w = B v for the one before.
+        """
+        sections = self.job.sections
+        back = sections[::-1]
+        u, w = inner_signals(sections, x), inner_signals(back, self.g.numpy()[..., ::-1])  # w in reversed time
+        u_errors = [amplification(sections[:s], u) for s in range(len(u))]
+        if self.job.function == "lfilter":  # its y was rounded to its storage: as many units of that
+            storage = np.finfo(x.dtype).eps / np.finfo(np.float64).eps
+            u_errors[-1] += float(storage * np.abs(u[-1]).max())
 
-        def correlation(u: Array, k: int) -> float:
-            return float((v[..., k:] * u[..., : u.shape[-1] - k]).sum())
+        gradients, errors = [], []
+        for k, (b, a) in enumerate(back):
+            s = len(back) - 1 - k
+            v = scipy.signal.lfilter([1.0], a, w[k])
+            v_error = amplification([*back[:k], (np.ones(1), a)], [*w[: k + 1], v])
+            v = v[..., ::-1]
+            gb = correlations(v, u[s], len(b))
+            ga = -correlations(v, u[s + 1], len(a))
+            ga[0] = -(gb @ b + ga[1:] @ a[1:])
+            gradients.insert(0, (gb, ga))
+            for signal, error in zip(u[s : s + 2], u_errors[s : s + 2], strict=True):
+                errors.append(float(error * np.abs(v).sum() + v_error * np.abs(signal).sum()))
+        packed = self.job.packed(gradients)
+        sizes = u_errors[-1], amplification(back, w), *(max(errors) for _ in packed)
+        return Expected((u[-1], w[-1][..., ::-1], *packed), sizes)
 
-        gb = np.array([correlation(x, k) for k in range(len(b))])
-        ga = -np.array([correlation(y, k) for k in range(len(a))])
-        ga[0] = -(gb @ b + ga[1:] @ a[1:])
-        # Sums over all samples, of a y that was rounded to its storage: as many units of that as there are of double.
-        storage = float(np.finfo(self.job.b.dtype).eps / np.finfo(np.float64).eps)
-        sizes = self.job.amplification(x, y), self.job.amplification(g, v) * np.abs(b).sum()
-        rounding = storage * float(np.abs(v).sum()) * response_size(a)
-        sums = rounding * float(np.abs(x).max()), rounding * float(np.abs(y).max())
-        return Expected((y, gx, gb, ga), (*sizes, *sums))
+
+def correlations(v: Array, u: Array, count: int) -> Array:
+    """Σ v[t] u[t−k] over time and rows."""
+    return np.array([float((v[..., k:] * u[..., : u.shape[-1] - k]).sum()) for k in range(count)])
 
 
 QUESTION = Question("speed", figures)

@@ -8,13 +8,13 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from bench.filters import Job, noise, stable_filter
+from bench.filters import LFilter, noise, stable_filter
 from bench.lfilter_backward import Backward
 from bench.question import Figure, Question, Target
 
 
 def figures(quick: bool) -> Iterator[Figure]:
-    job = Job.of(np.float32, *stable_filter(2), noise((64,)))
+    job = LFilter.of(np.float32, *stable_filter(2), noise((64,)))
     repeat = 2 if quick else 200
     modes = (
         ("inference mode", torch.inference_mode, Target("µs", 6, 3.5)),
@@ -24,7 +24,7 @@ def figures(quick: bool) -> Iterator[Figure]:
     for name, context, target in modes:
         ours, scipy = job.ours(repeat=repeat, context=context), job.scipy(repeat=repeat)
         yield Figure(f"lfilter, T = 64, {name}", (ours,), job.samples, job.bytes_moved, target, beside=(scipy,))
-    backward = Backward(job)
+    backward = Backward(job, noise((64,))[-1])
     yield Figure(
         "lfilter, T = 64, forward + backward",
         (backward.ours(repeat=repeat),),

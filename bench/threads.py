@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import torch
 
-from bench.filters import Job, noise, stable_filter
+from bench.filters import LFilter, noise, stable_filter
 from bench.question import Figure, Question, Target
 
 
 def figures(quick: bool) -> Iterator[Figure]:
     if len(os.sched_getaffinity(0)) < 2:
         return
-    job = Job.of(np.float32, *stable_filter(2), noise((64, 1_000 if quick else 48_000)))
+    job = LFilter.of(np.float32, *stable_filter(2), noise((64, 1_000 if quick else 48_000)))
     calls = (job.ours("2 threads", context=threads(2)), job.ours("1 thread", context=threads(1)))
     name = "lfilter order 2, float32, [64, 48000], 2 threads"
     yield Figure(name, calls, job.samples, job.bytes_moved, Target("scaling", 1.7, 1.95))
