@@ -125,7 +125,7 @@ def broadcast_together(*shapes: Sequence[int]) -> bool:
 
 
 def _positive(value: Value) -> bool | Tensor:
-    return (value > 0) & (value <= sys.float_info.max)
+    return (value >= sys.float_info.min) & (value <= sys.float_info.max)  # of a subnormal, 1/Q would be infinite
 
 
 def _where(mask: bool | Tensor, value: Value, otherwise: Value) -> Value:
