@@ -118,10 +118,10 @@ def test_the_other_modes() -> None:
         assert_close(y.numpy(), scipy.signal.lfilter([b0], [1, a1, a2], x.numpy()), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("Q", [0.03, 0.707, 10.0])
+@pytest.mark.parametrize("Q", [0.02, 0.707, 10.0])
 @pytest.mark.parametrize("freq", [100.0, 3000.0, 7900.0])
 def test_band_has_the_gain_and_the_power_that_define_it(freq: float, Q: float) -> None:
-    """At 7900 Hz and Q = 0.03, a2 is e^−103, which is 0 in float32: torchaudio is NaN there."""
+    """At 7900 Hz and Q = 0.02, a2 is e^−155, which is 0 in float32: torchaudio is NaN there."""
     rate = 16000
     pitched = response("band_biquad", rate, central_freq=freq, Q=Q)
     assert gain(pitched, np.array([freq]), rate) == pytest.approx(0, abs=1e-9)

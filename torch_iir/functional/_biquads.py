@@ -175,7 +175,7 @@ def band_biquad(
 
     Note:
         Not the cookbook's band-pass, which is :func:`bandpass_biquad`. torchaudio is NaN where :math:`a_2` underflows,
-        which in float32 it does at f = 8 kHz and Q = 0.03.
+        which in float32 it does for f = 7.9 kHz of 16 and Q = 0.02.
 
     Example:
         >>> import torch
