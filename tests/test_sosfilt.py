@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -109,54 +110,65 @@ LENGTHS = (0, 1, 2, 15, 16, 17, 63, 64, 65, 511, 512, 513, 1025)
 ROWS = (1, 2, 3, 11, 12, 13, 16, 17, 33)
 
 
-@pytest.mark.parametrize("count", [*range(1, 10), 16, 17])
-def test_every_length_and_number_of_rows(count: int, algorithm: str) -> None:
-    """One reference for all: shorter signals are beginnings of the longest, fewer rows some of the most."""
+@cache
+def longest(count: int) -> tuple[Any, ...]:
+    """A filter with the longest signal in the most rows, what it puts out, and its states after every length.
+
+    Shorter signals are beginnings of it, fewer rows some of its rows.
+    """
     generator = np.random.default_rng(count)
     sos = sections(count, generator)
     x, zi = signal(generator, ROWS[-1], LENGTHS[-1], dtype=torch.float32), signal(generator, ROWS[-1], count, 2)
-    expected_y, state, states = [], zi, {0: zi.numpy()}
+    y, state, states = [], zi, {0: zi.numpy()}
     for start, stop in pairwise(LENGTHS):
-        y, state = reference.sosfilt(x[:, start:stop], sos, state)
-        expected_y.append(y)
+        part, state = reference.sosfilt(x[:, start:stop], sos, state)
+        y.append(part)
         states[stop] = state
-    expected = np.concatenate(expected_y, -1)
-    xn, sn, zn = x.double().numpy(), sos.numpy(), zi.numpy()
-    state_bound = state_tolerance(torch.float64, xn, sn, zn)
-    for dtype in DTYPES:
-        bound = sos_tolerance(dtype, xn, sn, zn)
-        for rows in ROWS:
-            for samples in LENGTHS:
-                part = x[:rows, :samples].to(dtype)
-                if algorithm != "automatic" and not runs(algorithm, part, sos):
-                    continue
-                y, zf = sosfilt(part, sos, zi[:rows])
+    arrays = x.double().numpy(), sos.numpy(), zi.numpy()
+    bounds = {dtype: sos_tolerance(dtype, *arrays) for dtype in DTYPES}
+    return x, sos, zi, np.concatenate(y, -1), bounds, states, state_tolerance(torch.float64, *arrays)
+
+
+@pytest.mark.parametrize("count", [*range(1, 10), 16, 17])
+def test_every_length_and_number_of_rows(count: int, algorithm: str) -> None:
+    x, sos, zi, expected, bounds, states, state_bound = longest(count)
+    for rows in ROWS:
+        for samples in LENGTHS:
+            if not runs(algorithm, x[:rows, :samples], sos):
+                continue
+            for dtype in DTYPES:
+                y, zf = sosfilt(x[:rows, :samples].to(dtype), sos, zi[:rows])
                 where = f"{rows} rows of {samples}"
-                np.testing.assert_allclose(y, expected[:rows, :samples], rtol=0, atol=bound, err_msg=where)
+                np.testing.assert_allclose(y, expected[:rows, :samples], rtol=0, atol=bounds[dtype], err_msg=where)
                 np.testing.assert_allclose(zf, states[samples][:rows], **state_bound, err_msg=where)
     compare_forward(x[0, :300], sos)
 
 
+@cache
+def gradients_of_rows(count: int, samples: int) -> tuple[Any, ...]:
+    """Each row alone: the gradients of what rows share are sums."""
+    generator, rows = np.random.default_rng(count), 17
+    sos = sections(count, generator)
+    x, gy = (signal(generator, rows, samples, dtype=torch.float32) for _ in range(2))
+    zi, gzf = (signal(generator, rows, count, 2) for _ in range(2))
+    return x, sos, zi, gy, gzf, reference.sosfilt_backward(gy, gzf, x, sos.expand(rows, count, 6), zi)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 9, 17])
 def test_gradients_of_every_length_and_number_of_rows(count: int, algorithm: str) -> None:
-    """One reference a length: each row alone; the gradients of what rows share are sums."""
-    generator = np.random.default_rng(count)
-    sos, most = sections(count, generator), 17
-    x, zi = signal(generator, most, LENGTHS[-1], dtype=torch.float32), signal(generator, most, count, 2)
     for samples in LENGTHS if count < 9 else LENGTHS[:9]:
-        gy, gzf = signal(generator, most, samples, dtype=torch.float32), signal(generator, most, count, 2)
-        alone = reference.sosfilt_backward(gy, gzf, x[:, :samples], sos.expand(most, count, 6), zi)
+        x, sos, zi, gy, gzf, alone = gradients_of_rows(count, samples)
         for rows in (1, 3, 12, 17):
-            part = x[:rows, :samples]
-            if algorithm != "automatic" and not runs(algorithm, part, sos):
+            if not runs(algorithm, x[:rows], sos):
                 continue
             for dtype in DTYPES:
-                part = part.to(dtype)
+                part = x[:rows].to(dtype)
                 gx, gsos, gzi = sosfilt_backward(gy[:rows].to(dtype), gzf[:rows], part, sos, zi[:rows], EVERYTHING)
                 compare_gradient(gx, alone[0][:rows], part)
                 compare_gradient(gsos, alone[1][:rows].sum(0), sos)
                 compare_gradient(gzi, alone[2][:rows], zi[:rows])
-    compare_backward(signal(generator, 300), sos, None, generator)
+    generator = np.random.default_rng(count)
+    compare_backward(signal(generator, 300), sections(count, generator), None, generator)
 
 
 DESIGNS = {
@@ -241,7 +253,7 @@ def test_strides_are_honoured(algorithm: str) -> None:
         "one element": base[0, 0, :1],
     }
     for name, x in views.items():
-        if algorithm != "automatic" and not runs(algorithm, x, sos):
+        if not runs(algorithm, x, sos):
             continue
         for output, target in zip(sosfilt(x, sos), sosfilt(x.contiguous(), sos), strict=True):
             assert output.is_contiguous(), name
@@ -254,7 +266,7 @@ def test_strides_are_honoured(algorithm: str) -> None:
         (wide[:, ::2].expand(6, 2, 6), states[:, :, :2, 1]),
         (wide[::6, 1:2].expand(1, 3, 6), states[:1, :1, :1, 0].expand(6, 3, 2)),
     ):
-        if algorithm != "automatic" and not runs(algorithm, base[0], rows):
+        if not runs(algorithm, base[0], rows):
             continue
         outputs = sosfilt(base[0], rows, zi), sosfilt(base[0], rows.contiguous(), zi.contiguous())
         assert all(torch.equal(output, target) for output, target in zip(*outputs, strict=True))
@@ -396,12 +408,26 @@ def ours(x: Array, sos: Array, rows: int) -> Array:
     return sosfilt(signals.expand(rows, 1, -1), filters)[0][-1].numpy()
 
 
+@cache
+def exact_output(name: str, dtype: type[np.floating]) -> Array:
+    y, _ = reference.sosfilt(noise(dtype).astype(np.longdouble), CLOSE[name].astype(np.longdouble))
+    return y
+
+
+@cache
+def exact_gradients(name: str, rows: int) -> tuple[Any, ...]:
+    sos = torch.from_numpy(CLOSE[name])
+    x = torch.from_numpy(noise(np.float32)).expand(rows, 1, -1).contiguous()
+    gy = torch.from_numpy(np.random.default_rng(1).standard_normal((rows, len(sos), 4096))).float()
+    gy_wide, x_wide, sos_wide = (t.double().numpy().astype(np.longdouble) for t in (gy, x, sos))
+    return x, sos, gy, reference.sosfilt_backward(gy_wide, None, x_wide, sos_wide, None)[:2]
+
+
 @no_long_double
 @pytest.mark.parametrize("name", CLOSE)
 def test_accuracy_of_float32(name: str, algorithm: str) -> None:
     """At most 1e-7 relative rms, against long double with the same coefficients. `pytest -s` prints the table."""
-    sos, x = CLOSE[name], noise(np.float32)
-    exact, _ = reference.sosfilt(x.astype(np.longdouble), sos.astype(np.longdouble))
+    sos, x, exact = CLOSE[name], noise(np.float32), exact_output(name, np.float32)
     for rows in (1, 16):
         if runs(algorithm, torch.ones(rows, 4096), torch.from_numpy(sos[0])):
             error = relative_rms(ours(x, sos, rows), exact)
@@ -413,8 +439,7 @@ def test_accuracy_of_float32(name: str, algorithm: str) -> None:
 @pytest.mark.parametrize("name", CLOSE)
 def test_accuracy_of_float64(name: str, algorithm: str) -> None:
     """At most 1e-10, in the direct form at most twice the error of scipy's; ten times where that misses 1e-10 too."""
-    sos, x = CLOSE[name], noise(np.float64)
-    exact, _ = reference.sosfilt(x.astype(np.longdouble), sos.astype(np.longdouble))
+    sos, x, exact = CLOSE[name], noise(np.float64), exact_output(name, np.float64)
     normal = sos / sos[..., 3:4]  # scipy's takes no other
     scipys = relative_rms(np.stack([scipy.signal.sosfilt(one, x) for one in normal]), exact)
     for rows in (1, 16):
@@ -427,16 +452,11 @@ def test_accuracy_of_float64(name: str, algorithm: str) -> None:
 @no_long_double
 @pytest.mark.parametrize("name", ["r = .9999", "20 Hz, four of them"])
 def test_accuracy_of_gradients_of_float32(name: str, algorithm: str) -> None:
-    sos = torch.from_numpy(CLOSE[name])
-    for rows in (1, 16):
-        x = torch.from_numpy(noise(np.float32)).expand(rows, 1, -1).contiguous()
-        gy = torch.from_numpy(np.random.default_rng(1).standard_normal((rows, len(sos), 4096))).float()
+    for rows in (1, 8):
+        x, sos, gy, expected = exact_gradients(name, rows)
         if not runs(algorithm, x[:, 0], sos[0]):
             continue
-        gradients = sosfilt_backward(gy, None, x, sos, None, 3)
-        wide = [t.double().numpy().astype(np.longdouble) for t in (gy, x, sos)]
-        expected = reference.sosfilt_backward(wide[0], None, wide[1], wide[2], None)
-        for gradient, target in zip(gradients, expected[:2], strict=False):
+        for gradient, target in zip(sosfilt_backward(gy, None, x, sos, None, 3), expected, strict=False):
             error = float(np.sqrt(((gradient.numpy() - target) ** 2).sum() / (target**2).sum()))
             print(f"\ngradient {name:20} {algorithm:10} rows {rows:2}  {error:.1e}", end="")
             assert error <= 1e-7
