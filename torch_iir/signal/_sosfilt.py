@@ -99,7 +99,8 @@ def sosfilt(
         return y if axis == -1 else y.movedim(-1, axis).contiguous()
     zi = _sections_last(zi, x, sos, axis)
     y, zf = filtered(x, sos, zi, ("x", "sos", "zi as (..., S, 2)"))  # not the shape that the user gave
-    zf = zf.movedim(-2, 0)
+    if zf.dim() > 2:
+        zf = zf.movedim(-2, 0)
     if axis != -1:
         y, zf = y.movedim(-1, axis).contiguous(), zf.movedim(-1, axis)
     return y, zf.contiguous()
@@ -126,7 +127,9 @@ def _sections_last(zi: Tensor, x: Tensor, sos: Tensor, axis: int) -> Tensor:
             f"zi must have the shape (S, ..., 2, ...): first the {sections} sections of sos, and on axis {axis} the "
             f"2 values of each, got {list(zi.shape)}"
         )
-    return zi.movedim(axis, -1).movedim(0, -2)
+    if axis != -1:
+        zi = zi.movedim(axis, -1)
+    return zi.movedim(0, -2) if zi.dim() > 2 else zi
 
 
 def sosfilt_zi(sos: ArrayLike) -> Tensor:
