@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-NAMES: tuple[str, ...] = ("automatic", "direct", "rows", "segments", "blocks", "bank", "wavefront")
+NAMES: tuple[str, ...] = ("automatic", "direct", "rows", "segments", "blocks", "wavefront")
 
 
 def _force(name: str) -> int:

@@ -5,6 +5,7 @@
 
 #include "lfilter_blocks.h"
 #include "lfilter_direct.h"
+#include "lfilter_long.h"
 #include "lfilter_segments.h"
 #include "lfilter_tiles.h"
 #include "rows.h"
@@ -22,11 +23,6 @@ inline constexpr int chunk = 512;           // samples between two looks at what
 template <int n>
 struct Order {
   static constexpr int value = n;
-};
-
-template <bool b>
-struct Choice {
-  static constexpr bool value = b;
 };
 
 // f(Order<order>) for an order up to register_order.
@@ -106,7 +102,11 @@ template <class Sample, class State>
 class Forward {
  public:
   Forward(const LFilter<Sample, State>& f, int order)
-      : f_(f), filters_{f.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {}
+      : f_(f), filters_{f_.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {
+    share_input(f_.batch, f_.x, {f_.b.stride, f_.a.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
+    filters_.b = f_.b;
+    filters_.a = f_.a;
+  }
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
     const std::int64_t rows = f_.batch.rows();
@@ -207,12 +207,22 @@ class Forward {
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     };
 
-    if (in_registers) {
+    if (in_registers && all_the_same(x)) {
+      alignas(64) double shared[chunk];
+      with_order(order_, [&](auto order) {
+        for (std::int64_t t = 0; t < f_.samples; t += chunk) {
+          const int count = f_.samples - t < chunk ? static_cast<int>(f_.samples - t) : chunk;
+          read_samples(shared, x[0], f_.x.step, count);
+          filter_tile<order.value>(y, used, f_.y.step, Shared{shared}, count, b, a, z);
+          advance(count);
+        }
+      });
+    } else if (in_registers) {
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += length) {
           const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
           load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
-          filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, tile, count, b, a, z);
+          filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z);
           advance(count);
         }
       });
@@ -296,7 +306,7 @@ class Forward {
       }
       load_segments<false>(tile, from, f_.x.step, count, tables, entry);
       scan_segments<order>(whole ? tables.whole : last, carry, entry);
-      filter_tile<order, next_tile>(to, lanes, f_.y.step, tile, count, lane_b, lane_a, entry);
+      filter_tile<order, next_tile>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count, lane_b, lane_a, entry);
       x += lanes * count * f_.x.step;
       y += lanes * count * f_.y.step;
       left -= lanes * count;
@@ -356,7 +366,7 @@ class Forward {
     return true;
   }
 
-  const LFilter<Sample, State>& f_;
+  LFilter<Sample, State> f_;
   Filters<State> filters_;
   int order_;
 };
@@ -510,25 +520,6 @@ class Backward {
     return true;
   }
 
-  // The input gradients of `count` samples in reverse, produce(0), produce(1), …: stored, or added up over the lanes.
-  template <class Produce>
-  void put_rows(Sample* const (&gx)[lanes], int used, int count, double* sums, Produce produce) const {
-    if (sums == nullptr && f_.gx) return store_rows<true, -ahead_in_rows>(gx, used, f_.gx.step, count, produce);
-    for (int i = 0; i < count; ++i) {
-      const Pair value = produce(i);
-      if (sums == nullptr) continue;
-      alignas(64) double values[lanes];
-      double total = 0;
-      if (used == lanes) {
-        total = sum(value.low + value.high);
-      } else {
-        store_pair(values, value);
-        for (int lane = 0; lane < used; ++lane) total += values[lane];
-      }
-      sums[count - 1 - i] += total;
-    }
-  }
-
   bool group_rows(std::int64_t first, int used, double* sums) const {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
     const bool in_registers = order_ <= register_order;
@@ -553,6 +544,9 @@ class Backward {
       gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
       a0[lane] = filters_.read_row(row, one_b, one_a);
       read_history(row, one_v);
+      if (lane >= used && sums != nullptr) {  // adds nothing to the sums
+        for (int k = 0; k <= order_; ++k) one_b[k] = 0;
+      }
       for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
       for (int k = 0; k < order_; ++k) v[k * lanes + lane] = one_v[k];
     }
@@ -581,22 +575,31 @@ class Backward {
     const auto put = [&](std::int64_t t, int count, auto produce) {
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
-      put_rows(to, used, count, sums != nullptr ? sums + t : nullptr, produce);
+      put_gradient<ahead_in_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr, produce);
     };
 
     if (in_registers) {
       auto *g_tile = scratch.take<Tile<Sample>>(tile_size), *x_tile = scratch.take<Tile<Sample>>(tile_size);
       auto* y_tile = scratch.take<Tile<Sample>>(tile_size);
+      const bool shared = all_the_same(x);
       with_order(order_, [&](auto order) {
         const auto run = [&](auto correlate) {
           for_tiles([&](std::int64_t t, int count) {
             load_gradient(g_tile, t, count);
-            if constexpr (correlate.value) {
-              load_reversed(x_tile, x, f_.x.step, t, count);
-              load_reversed(y_tile, y, f_.y.step, t, count);
+            if constexpr (correlate.value) load_reversed(y_tile, y, f_.y.step, t, count);
+            const auto backward = [&](auto source) {
+              backward_tile<order.value, correlate.value>(g_tile, source, OfTile<Tile<Sample>>{y_tile}, count, b, a, v,
+                                                          gb, ga, sums != nullptr,
+                                                          [&](auto produce) { put(t, count, produce); });
+            };
+            if (correlate.value && shared) {
+              alignas(64) double samples[2 * tile_rows];
+              read_samples(samples, x[0] + (t + count - 1) * f_.x.step, -f_.x.step, count);
+              backward(Shared{samples});
+            } else {
+              if constexpr (correlate.value) load_reversed(x_tile, x, f_.x.step, t, count);
+              backward(OfTile<Tile<Sample>>{x_tile});
             }
-            backward_tile<order.value, correlate.value>(g_tile, x_tile, y_tile, count, b, a, v, gb, ga, sums != nullptr,
-                                                        [&](auto produce) { put(t, count, produce); });
           });
         };
         if (correlate_) {
@@ -708,8 +711,8 @@ class Backward {
         }
       };
       const auto run = [&](auto correlate) {
-        backward_tile<order, correlate.value>(g_tile, x_tile, y_tile, count, lane_b, lane_a, entry, lane_gb, lane_ga,
-                                              sums != nullptr, put);
+        backward_tile<order, correlate.value>(g_tile, OfTile<Tile<Sample>>{x_tile}, OfTile<Tile<Sample>>{y_tile}, count,
+                                              lane_b, lane_a, entry, lane_gb, lane_ga, sums != nullptr, put);
       };
       if (correlate_) {
         run(Choice<true>{});

@@ -1,9 +1,8 @@
-// The recurrences of lfilter on one tile: `lanes` signals side by side, each lane with a filter of its own.
+// The recurrences of lfilter on one tile, with the state in registers: `lanes` signals side by side, each lane with a
+// filter of its own.
 //
-// Coefficients are normalised, b[k][lane] and a[k][lane] for k = 0…order. Up to `register_order` the filter runs with
-// its state in registers; above, FIR and all-pole parts run one after the other on tiles in double that carry `order`
-// rows of history before them. Backward, time runs from the end, so that its tiles are loaded in reverse and the same
-// two parts serve.
+// Coefficients are normalised, b[k][lane] and a[k][lane] for k = 0…order ≤ register_order. Backward, time runs from the
+// end, so that tiles are loaded in reverse.
 #pragma once
 
 #include "simd.h"
@@ -12,8 +11,6 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 inline constexpr int register_order = 6;
-
-// ---- up to register_order ------------------------------------------------------------------------------------
 
 // The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
@@ -61,12 +58,31 @@ class TileFilter {
   Doubles b0_[2], a_[states][2], c_[states][2], z_[states][2];
 };
 
-// Filters a tile and stores the result.
-template <int order, int ahead = 0, class Sample>
-void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, const Tile<Sample>* tile, int count,
-                 const double* b, const double* a, double* z) {
+// Where the lanes take their samples from: each from a lane of its own, or all of them the same.
+template <class T>
+struct OfTile {
+  const T* tile;
+  TORCH_IIR_INLINE Doubles at(int t, int lane) const { return load_doubles(tile + t * lanes + lane); }
+  TORCH_IIR_INLINE Pair pair(int t) const { return load_pair(tile + t * lanes); }
+};
+template <class T>
+struct OfReversedTile {
+  const T* tile;
+  int count;
+  TORCH_IIR_INLINE Doubles at(int t, int lane) const { return load_doubles(tile + (count - 1 - t) * lanes + lane); }
+};
+struct Shared {
+  const double* samples;
+  TORCH_IIR_INLINE Doubles at(int t, int) const { return everywhere(samples[t]); }
+  TORCH_IIR_INLINE Pair pair(int t) const { return {at(t, 0), at(t, 0)}; }
+};
+
+// Filters `count` samples of x and stores the result.
+template <int order, int ahead = 0, class Sample, class Source>
+void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Source x, int count, const double* b,
+                 const double* a, double* z) {
   TileFilter<order> filter(b, a, z);
-  store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(load_pair(tile + t * lanes)); });
+  store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(x.pair(t)); });
   filter.finish(z);
 }
 
@@ -88,22 +104,21 @@ class LaneBackward {
     }
   }
   // The gradient of the input for row i of the tiles.
-  template <class T>
-  TORCH_IIR_INLINE Doubles step(int i, const T* g, const T* x, const T* y) {
-    const int from = i * lanes + at_;
-    Doubles now = load_doubles(g + from);
+  template <class T, class In, class Out>
+  TORCH_IIR_INLINE Doubles step(int i, const T* g, In x, Out y) {
+    Doubles now = load_doubles(g + i * lanes + at_);
 #pragma GCC unroll 8
     for (int k = order - 1; k >= 0; --k) now -= a_[k] * v_[k];
     Doubles out = b_[0] * now;
 #pragma GCC unroll 8
     for (int k = order - 1; k >= 0; --k) out += b_[k + 1] * v_[k];
     if constexpr (correlate) {
-      const Doubles in = load_doubles(x + from);
+      const Doubles in = x.at(i, at_);
       gb_[0] += in * now;
 #pragma GCC unroll 8
       for (int k = 0; k < order; ++k) gb_[k + 1] += in * v_[k];
       if constexpr (order > 0) {
-        const Doubles past = load_doubles(y + from);
+        const Doubles past = y.at(i, at_);
 #pragma GCC unroll 8
         for (int k = 0; k < order; ++k) ga_[k] += past * v_[k];
       }
@@ -130,12 +145,12 @@ class LaneBackward {
   Doubles b_[order + 1], a_[order + 1], v_[order + 1], gb_[order + 1], ga_[order + 1];
 };
 
-// Backward through reversed tiles. put(produce) is called once, and takes the gradients of the input of one row after
-// the other from produce(0), produce(1), …; g may be overwritten. `unrounded` says that they are wanted as computed: to
-// be added up.
-template <int order, bool correlate, class T, class Put>
-void backward_tile(T* g, const T* x, const T* y, int count, const double* b, const double* a, double* v, double* gb,
-                   double* ga, bool unrounded, Put put) {
+// Backward through `count` samples in reverse; x and y are the sources of the filter's inputs and outputs. put(produce)
+// is called once, and takes the gradients of the input of one row after the other from produce(0), produce(1), …; g may
+// be overwritten. `unrounded` says that they are wanted as computed: to be added up.
+template <int order, bool correlate, class T, class In, class Out, class Put>
+void backward_tile(T* g, In x, Out y, int count, const double* b, const double* a, double* v, double* gb, double* ga,
+                   bool unrounded, Put put) {
   using Half = LaneBackward<order, correlate>;
   if (order <= 2 || unrounded) {
     Half low(b, a, v, 0), high(b, a, v, width);
@@ -152,148 +167,26 @@ void backward_tile(T* g, const T* x, const T* y, int count, const double* b, con
   }
 }
 
-// ---- any order -----------------------------------------------------------------------------------------------
-
-// Four outputs at once share each coefficient, and a window of four rows slides along the taps: two loads for four
-// multiply-adds.
-inline constexpr int outputs = 4;
-
-struct Four {
-  Doubles y[outputs];
-};
-
-TORCH_IIR_INLINE Four load_four(const double* row) {
-  return {{load_doubles(row), load_doubles(row + lanes), load_doubles(row + 2 * lanes), load_doubles(row + 3 * lanes)}};
-}
-TORCH_IIR_INLINE void store_four(double* row, const Four& v) {
-  for (int i = 0; i < outputs; ++i) store_doubles(row + i * lanes, v.y[i]);
-}
-
-// Σ_{k ≤ order} b[k] x[t − k] for four t; x points to the first, b to its lane.
-TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
-  Doubles w0 = load_doubles(x), w1 = load_doubles(x + lanes), w2 = load_doubles(x + 2 * lanes),
-          w3 = load_doubles(x + 3 * lanes);
-  Doubles c = load_doubles(b);
-  Doubles y0 = c * w0, y1 = c * w1, y2 = c * w2, y3 = c * w3;
-  for (int k = 1; k <= order; ++k) {
-    w3 = w2, w2 = w1, w1 = w0, w0 = load_doubles(x - k * lanes);
-    c = load_doubles(b + k * lanes);
-    y0 += c * w0, y1 += c * w1, y2 += c * w2, y3 += c * w3;
-  }
-  return {{y0, y1, y2, y3}};
-}
-
-// Four outputs of the all-pole recurrence with drive u, order ≥ 4; y points to the first, and is preceded by the past.
-TORCH_IIR_INLINE Four all_pole_four(const Four& u, const double* y, int order, const double* a) {
-  Doubles y0 = u.y[0], y1 = u.y[1], y2 = u.y[2], y3 = u.y[3];
-  // the oldest first, so that the chain through the newest outputs is short
-  Doubles w0 = load_doubles(y - order * lanes), w1 = load_doubles(y - (order - 1) * lanes),
-          w2 = load_doubles(y - (order - 2) * lanes);
-  for (int k = order; k >= outputs; --k) {
-    const Doubles w3 = load_doubles(y - (k - 3) * lanes), c = load_doubles(a + k * lanes);
-    y0 -= c * w0, y1 -= c * w1, y2 -= c * w2, y3 -= c * w3;
-    w0 = w1, w1 = w2, w2 = w3;
-  }
-  const Doubles a1 = load_doubles(a + lanes), a2 = load_doubles(a + 2 * lanes), a3 = load_doubles(a + 3 * lanes);
-  y0 -= a3 * w0, y1 -= a3 * w1, y2 -= a3 * w2;
-  y0 -= a2 * w1, y1 -= a2 * w2;
-  y0 -= a1 * w2;
-  y1 -= a1 * y0, y2 -= a2 * y0, y3 -= a3 * y0;
-  y2 -= a1 * y1, y3 -= a2 * y1;
-  y3 -= a1 * y2;
-  return {{y0, y1, y2, y3}};
-}
-
-TORCH_IIR_INLINE Doubles fir_one(const double* x, int order, const double* b) {
-  Doubles y = load_doubles(b) * load_doubles(x);
-  for (int k = 1; k <= order; ++k) y += load_doubles(b + k * lanes) * load_doubles(x - k * lanes);
-  return y;
-}
-TORCH_IIR_INLINE Doubles all_pole_one(Doubles u, const double* y, int order, const double* a) {
-  for (int k = order; k >= 1; --k) u -= load_doubles(a + k * lanes) * load_doubles(y - k * lanes);
-  return u;
-}
-
-// The tiles below are preceded by `order` rows of history, as far as they are read.
-
-// to[t] = Σ_{k ≤ order} b[k] from[t − k] in every lane.
-void fir_tile(const double* from, double* to, int count, int order, const double* b) {
-  int t = 0;
-  for (; t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
-      store_four(to + at, fir_four(from + at, order, b + lane));
-  }
-  for (; t < count; ++t) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
-      store_doubles(to + at, fir_one(from + at, order, b + lane));
-  }
-}
-
-// y[t] ← y[t] − Σ_{1 ≤ k ≤ order} a[k] y[t − k] in place.
-void all_pole_tile(double* y, int count, int order, const double* a) {
-  int t = 0;
-  for (; order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
-      store_four(y + at, all_pole_four(load_four(y + at), y + at, order, a + lane));
-    }
-  }
-  for (; t < count; ++t) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
-      store_doubles(y + at, all_pole_one(load_doubles(y + at), y + at, order, a + lane));
-    }
-  }
-}
-
-// y = (B/A) x: both at once, but for the first `driven` rows, where y holds what the initial state adds.
-void pole_zero_tile(const double* x, double* y, int count, int b_order, const double* b, int a_order, const double* a,
-                    int driven) {
-  int t = 0;
-  for (; t < driven; ++t) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
-      const Doubles u = load_doubles(y + at) + fir_one(x + at, b_order, b + lane);
-      store_doubles(y + at, all_pole_one(u, y + at, a_order, a + lane));
-    }
-  }
-  for (; a_order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
-      store_four(y + at, all_pole_four(fir_four(x + at, b_order, b + lane), y + at, a_order, a + lane));
-    }
-  }
-  if (a_order < outputs) {
-    fir_tile(x + t * lanes, y + t * lanes, count - t, b_order, b);
-    return all_pole_tile(y + t * lanes, count - t, a_order, a);
-  }
-  for (; t < count; ++t) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
-      store_doubles(y + at, all_pole_one(fir_one(x + at, b_order, b + lane), y + at, a_order, a + lane));
-    }
-  }
-}
-
-// sums[k] += Σ_{t < count} x[t] v[t − k] in every lane, k ≤ order.
-void correlate_tile(const double* x, const double* v, int count, int order, double* sums) {
-  constexpr int taps = 8;
-  for (int at = 0; at < lanes; at += width) {
-    int k = 0;
-    for (; k + taps <= order + 1; k += taps) {
-      Doubles total[taps] = {};
-      for (int t = 0; t < count; ++t) {
-        const Doubles in = load_doubles(x + t * lanes + at);
+// The input gradients of `count` samples in reverse, produce(0), produce(1), …: added up over the lanes into `sums`, or
+// stored in `rows`, or neither where both are null. In lanes beyond `used` what is added up must be 0.
+template <int ahead, class Sample, class Produce>
+void put_gradient(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, double* sums, Produce produce) {
+  if (sums == nullptr && rows[0] != nullptr) return store_rows<true, -ahead>(rows, used, step, count, produce);
+  int i = 0;
+  for (; i + width <= count; i += width) {
+    Doubles totals[width];
 #pragma GCC unroll 8
-        for (int i = 0; i < taps; ++i) total[i] += in * load_doubles(v + (t - k - i) * lanes + at);
-      }
-      for (int i = 0; i < taps; ++i) {
-        double* to = sums + (k + i) * lanes + at;
-        store_doubles(to, load_doubles(to) + total[i]);
-      }
+    for (int k = 0; k < width; ++k) {  // the last in time first
+      const Pair value = produce(i + k);
+      totals[width - 1 - k] = value.low + value.high;
     }
-    for (; k <= order; ++k) {
-      Doubles total{};
-      for (int t = 0; t < count; ++t)
-        total += load_doubles(x + t * lanes + at) * load_doubles(v + (t - k) * lanes + at);
-      double* to = sums + k * lanes + at;
-      store_doubles(to, load_doubles(to) + total);
-    }
+    if (sums == nullptr) continue;
+    double* to = sums + count - width - i;
+    store_doubles(to, load_doubles(to) + sums_of(totals));
+  }
+  for (; i < count; ++i) {
+    const Pair value = produce(i);
+    if (sums != nullptr) sums[count - 1 - i] += sum(value.low + value.high);
   }
 }
 

@@ -42,6 +42,12 @@ using Floats = Vector<float, lanes>;
 
 #define TORCH_IIR_INLINE __attribute__((always_inline)) inline
 
+// A constant that a generic lambda can take.
+template <bool b>
+struct Choice {
+  static constexpr bool value = b;
+};
+
 template <class V, class T>
 TORCH_IIR_INLINE V load(const T* from) {
   V value;
@@ -68,6 +74,8 @@ TORCH_IIR_INLINE void store_doubles(double* to, Doubles value) { store(to, value
 TORCH_IIR_INLINE void store_doubles(float* to, Doubles value) {
   store(to, __builtin_convertvector(value, Vector<float, width>));
 }
+
+TORCH_IIR_INLINE Doubles everywhere(double value) { return value - Doubles{}; }  // + would not do: −0 + 0 is 0
 
 TORCH_IIR_INLINE double sum(Doubles v) {
   double total = 0;
@@ -199,6 +207,31 @@ struct EveryOther {
   }
 };
 
+// The elements from number `first` of p and q side by side.
+template <int first>
+struct Window {
+  static constexpr int of(int i) { return i + first; }
+};
+// Neighbours of p, then of q: the even ones or the odd ones.
+template <int n, bool odd>
+struct Alternate {
+  static constexpr int of(int i) { return 2 * i + (odd ? 1 : 0); }
+};
+
+// The sum of each vector, in the lane of its number.
+TORCH_IIR_INLINE Doubles sums_of(Doubles (&v)[width]) {
+  constexpr auto all = std::make_index_sequence<width>{};
+#pragma GCC unroll 4
+  for (int count = width; count > 1; count /= 2) {
+#pragma GCC unroll 4
+    for (int i = 0; i < count / 2; ++i) {
+      const Doubles p = v[2 * i], q = v[2 * i + 1];
+      v[i] = permute<Alternate<width, false>>(p, q, all) + permute<Alternate<width, true>>(p, q, all);
+    }
+  }
+  return v[0];
+}
+
 // A square of n vectors of n elements is transposed in two stages, so that its pieces can be interleaved with
 // arithmetic: first each group of 16 bytes, among `group` vectors, then the groups, among `groups` vectors. Every
 // permutation is a single instruction on x86 and on NEON.
@@ -293,6 +326,15 @@ TORCH_IIR_INLINE bool adjacent(Sample* const (&rows)[lanes]) {
   bool result = true;
   for (int lane = 1; lane < lanes; ++lane) result &= rows[lane] == rows[0] + lane;
   return result;
+}
+
+// The lanes read one input: the filters of a bank.
+template <class Sample>
+bool all_the_same(const Sample* const (&rows)[lanes]) {
+  for (int lane = 1; lane < lanes; ++lane) {
+    if (rows[lane] != rows[0]) return false;
+  }
+  return true;
 }
 
 struct Nothing {

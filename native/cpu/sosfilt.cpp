@@ -4,15 +4,20 @@
 #include <type_traits>
 
 #include "lfilter_direct.h"
+#include "lfilter_tiles.h"
 #include "rows.h"
 #include "scratch.h"
 #include "simd.h"
+#include "sosfilt_wavefront.h"
 
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr int order = 2;      // of a section
-inline constexpr int stretch = 512;  // samples for which the signals between the sections are kept at a time
+inline constexpr int order = 2;            // of a section
+inline constexpr int coefficients = 6;     // of a section
+inline constexpr int stretch = 512;        // samples of a row between which its states are looked at
+inline constexpr int tile_rows = 64;       // the same for rows in lanes
+inline constexpr int ahead_in_rows = 128;  // samples by which rows are fetched into the cache
 
 // The coefficients of a section divided by its a0.
 template <class State>
@@ -69,27 +74,119 @@ void write_states(const Batch& batch, const Sections<State>& states, std::int64_
   }
 }
 
+template <class State>
+bool takes(Algorithm algorithm) {
+  if (algorithm == Algorithm::direct) return true;
+  return std::is_same_v<State, double> && (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront);
+}
+
+// ---- rows in lanes -------------------------------------------------------------------------------------------
+
+// A cascade in every lane.
+class TileCascade {
+ public:
+  TileCascade(Scratch& scratch, int sections)
+      : section(scratch.take<Section<double>>(sections)),
+        sections_(sections),
+        b_(scratch.take<double>(static_cast<std::size_t>(sections) * size)),
+        a_(scratch.take<double>(static_cast<std::size_t>(sections) * size)) {}
+  static constexpr std::size_t bytes(std::size_t sections) {
+    return Scratch::bytes<Section<double>>(sections) + 2 * Scratch::bytes<double>(sections * size);
+  }
+
+  Section<double>* section;  // of one lane, for set_lane
+
+  void set_lane(int lane) {
+    for (int s = 0; s < sections_; ++s) {
+      for (int k = 0; k <= order; ++k) {
+        b_[s * size + k * lanes + lane] = section[s].b[k];
+        a_[s * size + k * lanes + lane] = section[s].a[k];
+      }
+    }
+  }
+  const double* b_of(int s) const { return b_ + s * size; }
+  const double* a_of(int s) const { return a_ + s * size; }
+
+  // A tile through section s; from and to may be the same.
+  void filter(int s, const double* from, double* to, int count, double* z) const {
+    TileFilter<order> filter(b_of(s), a_of(s), z + s * order * lanes);
+    for (int t = 0; t < count; ++t) store_pair(to + t * lanes, filter.step(load_pair(from + t * lanes)));
+    filter.finish(z + s * order * lanes);
+  }
+
+ private:
+  static constexpr int size = (order + 1) * lanes;
+  int sections_;
+  double *b_, *a_;
+};
+
+template <class State>
+void states_of_lane(const Batch& batch, const Sections<const State>& states, std::int64_t row, int sections, int lane,
+                    double* z) {
+  const State* from = states ? states.row(batch, row) : nullptr;
+  for (int s = 0; s < sections; ++s) {
+    for (int k = 0; k < order; ++k)
+      z[(s * order + k) * lanes + lane] = from != nullptr ? from[s * states.section + k * states.step] : 0;
+  }
+}
+
+template <class Sample>
+void load_tile_or_shared(double* tile, const Sample* const (&rows)[lanes], bool shared, std::int64_t step, int count) {
+  if (!shared) return load_tile<false, ahead_in_rows>(tile, rows, step, count);
+  for (int t = 0; t < count; ++t) {
+    const Doubles value = everywhere(read(rows[0][t * step]));
+    store_pair(tile + t * lanes, {value, value});
+  }
+}
+
+// ---- sections in lanes ---------------------------------------------------------------------------------------
+
+inline constexpr int long_stretch = 4096;  // the pipeline of sections is filled and emptied once in so many samples
+
+void to_waves(const Section<double>* section, const double* z, int sections, WaveSections* wave, Wave* states) {
+  const int waves = (sections + depth - 1) / depth;
+  for (int s = 0; s < waves * depth; ++s) {
+    const int w = s / depth, at = s % depth;
+    for (int k = 0; k <= order; ++k) {  // what is missing passes its input on
+      wave[w].b[k].of(at) = s < sections ? section[s].b[k] : k == 0 ? 1 : 0;
+      wave[w].a[k].of(at) = s < sections ? section[s].a[k] : k == 0 ? 1 : 0;
+      if (k < order) states[w * order + k].of(at) = s < sections ? z[s * order + k] : 0;
+    }
+  }
+}
+
 // ---- forward -------------------------------------------------------------------------------------------------
 
 template <class Sample, class State>
 class Forward {
  public:
-  explicit Forward(const SOSFilt<Sample, State>& f) : f_(f), cascades_{f.batch, f.sos, f.sections} {}
+  explicit Forward(const SOSFilt<Sample, State>& f) : f_(f), cascades_{f_.batch, f_.sos, f.sections} {
+    share_input(f_.batch, f_.x, {f_.sos.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
+  }
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
     if (cascades_.some_a0_is_zero()) return Status::zero_a0;
-    if (algorithm == Algorithm::automatic) algorithm = Algorithm::direct;
-    if (algorithm != Algorithm::direct) return Status::unsupported;
+    if (algorithm == Algorithm::automatic)
+      algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
+    if (!takes<State>(algorithm)) return Status::unsupported;
     int failed = 0;
+    const std::int64_t group = algorithm == Algorithm::rows ? lanes : 1;
     auto body = [&](std::int64_t first, std::int64_t last) {
       const FlushToZero flush;
-      for (std::int64_t row = first; row < last; ++row) {
-        if (!direct_row(row)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      for (std::int64_t i = first; i < last; ++i) {
+        const std::int64_t row = i * group, left = rows - row;
+        bool success = false;
+        if constexpr (std::is_same_v<State, double>) {
+          if (algorithm == Algorithm::rows) success = group_rows(row, static_cast<int>(left < group ? left : group));
+          if (algorithm == Algorithm::wavefront) success = wavefront_row(row);
+        }
+        if (algorithm == Algorithm::direct) success = direct_row(row);
+        if (!success) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       }
     };
-    parallel(parallel_for, rows, grain_for(f_.samples * f_.sections), body);
+    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * f_.sections * group), body);
     return failed != 0 ? Status::out_of_memory : Status::ok;
   }
 
@@ -117,7 +214,73 @@ class Forward {
     return true;
   }
 
-  const SOSFilt<Sample, State>& f_;
+  bool wavefront_row(std::int64_t row) const {
+    const auto sections = static_cast<std::size_t>(f_.sections), waves = (sections + depth - 1) / depth;
+    Scratch scratch(Scratch::bytes<Section<State>>(sections) + Scratch::bytes<State>(order * sections) +
+                    Scratch::bytes<WaveSections>(waves) + Scratch::bytes<Wave>(order * waves) +
+                    Scratch::bytes<double>(long_stretch));
+    if (!scratch) return false;
+    auto* section = scratch.take<Section<State>>(sections);
+    State* z = scratch.take<State>(order * sections);
+    auto* wave = scratch.take<WaveSections>(waves);
+    auto* states = scratch.take<Wave>(order * waves);
+    double* u = scratch.take<double>(long_stretch);
+    cascades_.read_row(row, section);
+    read_states(f_.batch, f_.zi, row, f_.sections, z);
+    to_waves(section, z, f_.sections, wave, states);
+    const Sample* x = f_.x.row(f_.batch, row);
+    Sample* y = f_.y.row(f_.batch, row);
+    for (std::int64_t t = 0; t < f_.samples; t += long_stretch) {
+      const int count = f_.samples - t < long_stretch ? static_cast<int>(f_.samples - t) : long_stretch;
+      read_samples(u, x + t * f_.x.step, f_.x.step, count);
+      for (std::size_t w = 0; w < waves; ++w) wave_filter<false>(u, u, count, wave[w], states + order * w, nullptr);
+      write_samples(y + t * f_.y.step, f_.y.step, u, count);
+    }
+    for (int s = 0; s < f_.sections; ++s) {
+      for (int k = 0; k < order; ++k) z[s * order + k] = states[s / depth * order + k].of(s % depth);
+    }
+    write_states(f_.batch, f_.zf, row, f_.sections, z);
+    return true;
+  }
+
+  // Rows in lanes; the last group may have lanes to spare. A tile passes through one section after the other.
+  bool group_rows(std::int64_t first, int used) const {
+    const auto sections = static_cast<std::size_t>(f_.sections);
+    Scratch scratch(TileCascade::bytes(sections) + Scratch::bytes<double>(order * sections * lanes) +
+                    Scratch::bytes<double>(tile_rows * lanes));
+    if (!scratch) return false;
+    TileCascade cascade(scratch, f_.sections);
+    double *z = scratch.take<double>(order * sections * lanes), *tile = scratch.take<double>(tile_rows * lanes);
+    const Sample* x[lanes];
+    Sample* y[lanes];
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+      const std::int64_t row = first + (lane < used ? lane : used - 1);
+      x[lane] = f_.x.row(f_.batch, row);
+      y[lane] = f_.y.row(f_.batch, row);
+      cascades_.read_row(row, cascade.section);
+      cascade.set_lane(lane);
+      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, z);
+    }
+    const bool shared = all_the_same(x);
+    const int last = f_.sections - 1;
+    for (std::int64_t t = 0; t < f_.samples; t += tile_rows) {
+      const int count = f_.samples - t < tile_rows ? static_cast<int>(f_.samples - t) : tile_rows;
+      load_tile_or_shared(tile, x, shared, f_.x.step, count);
+      for (int s = 0; s < last; ++s) cascade.filter(s, tile, tile, count, z);
+      filter_tile<order, ahead_in_rows>(y, used, f_.y.step, OfTile<double>{tile}, count, cascade.b_of(last),
+                                        cascade.a_of(last), z + last * order * lanes);
+      for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
+    }
+    for (int lane = 0; f_.zf && lane < used; ++lane) {
+      State* to = f_.zf.row(f_.batch, first + lane);
+      for (int s = 0; s < f_.sections; ++s) {
+        for (int k = 0; k < order; ++k) to[s * f_.zf.section + k * f_.zf.step] = z[(s * order + k) * lanes + lane];
+      }
+    }
+    return true;
+  }
+
+  SOSFilt<Sample, State> f_;
   Cascades<State> cascades_;
 };
 
@@ -129,7 +292,7 @@ class Backward {
   explicit Backward(const SOSFiltBackward<Sample, State>& f)
       : f_(f),
         cascades_{f_.batch, f_.sos, f.sections},
-        totals_per_row_((6 + order) * static_cast<std::size_t>(f.sections)) {
+        totals_per_row_((coefficients + order) * static_cast<std::size_t>(f.sections)) {
     sharing_ = share_input(f_.batch, f_.gx,
                            {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.sos.stride, f_.zi.stride, f_.gsos.stride,
                             f_.gzi.stride, f_.gx.stride});
@@ -137,27 +300,32 @@ class Backward {
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
     const std::int64_t rows = f_.batch.rows();
-    clear_sections(f_.gsos, 6);
+    clear_sections(f_.gsos, coefficients);
     clear_sections(f_.gzi, order);
     if (rows == 0) {
       clear(f_.batch, f_.gx, f_.samples);
       return Status::ok;
     }
     if (cascades_.some_a0_is_zero()) return Status::zero_a0;
-    if (algorithm == Algorithm::automatic) algorithm = Algorithm::direct;
-    if (algorithm != Algorithm::direct) return Status::unsupported;
+    if (algorithm == Algorithm::automatic)
+      algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
+    if (!takes<State>(algorithm)) return Status::unsupported;
+    algorithm_ = algorithm;
 
     Scratch totals(Scratch::bytes<State>(static_cast<std::size_t>(rows) * totals_per_row_));
     if (!totals) return Status::out_of_memory;
     totals_ = totals.template take<State>(static_cast<std::size_t>(rows) * totals_per_row_);
+    // A task is a run of rows that no other task shares an input's gradient with.
     int failed = 0;
+    const std::int64_t group = sharing_ == 1 && algorithm == Algorithm::rows ? lanes : sharing_;
     auto body = [&](std::int64_t first, std::int64_t last) {
       const FlushToZero flush;
       for (std::int64_t i = first; i < last; ++i) {
-        if (!task(i * sharing_)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+        const std::int64_t row = i * group, left = rows - row;
+        if (!task(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       }
     };
-    parallel(parallel_for, rows / sharing_, grain_for(f_.samples * f_.sections * sharing_), body);
+    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * f_.sections * group), body);
     if (failed != 0) return Status::out_of_memory;
     for (std::int64_t row = 0; row < rows; ++row) add_up(row);  // in this order, whatever the threads: the same bits
     return Status::ok;
@@ -180,7 +348,7 @@ class Backward {
         for (int k = 0; to != nullptr && k < length; ++k) to[s * gradient.section + k * gradient.step] += from[k];
       }
     };
-    add(f_.gsos, 6);
+    add(f_.gsos, coefficients);
     add(f_.gzi, order);
   }
 
@@ -199,21 +367,47 @@ class Backward {
     to[order + 1] = of_a0 * scale;
   }
 
-  // The rows from `first` that share one gradient of the input.
-  bool task(std::int64_t first) const {
+  // Rows [first, first + count): they share one gradient of the input, or none of them shares.
+  bool task(std::int64_t first, std::int64_t count) const {
     const std::size_t shared = sharing_ > 1 ? static_cast<std::size_t>(f_.samples) : 0;
     Scratch scratch(Scratch::bytes<State>(shared));
     if (!scratch) return false;
     State* const sums = sharing_ > 1 ? scratch.take<State>(shared) : nullptr;
     for (std::int64_t t = 0; sums != nullptr && t < f_.samples; ++t) sums[t] = State(0);
-    for (std::int64_t row = first; row < first + sharing_; ++row) {
-      if (!direct_row(row, sums)) return false;
+    for (std::int64_t done = 0; done < count;) {
+      bool success = false;
+      std::int64_t step = 1;
+      if constexpr (std::is_same_v<State, double>) {
+        if (algorithm_ == Algorithm::rows) {
+          step = count - done < lanes ? count - done : lanes;
+          success = group_rows(first + done, static_cast<int>(step), sums);
+        }
+        if (algorithm_ == Algorithm::wavefront) success = wavefront_row(first + done, sums);
+      }
+      if (algorithm_ == Algorithm::direct) success = direct_row(first + done, sums);
+      if (!success) return false;
+      done += step;
     }
-    if (sums != nullptr) write_samples_of(f_.gx.row(f_.batch, first), sums);
+    if (sums != nullptr) {
+      Sample* to = f_.gx.row(f_.batch, first);
+      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], sums[t]);
+    }
     return true;
   }
-  void write_samples_of(Sample* to, const State* from) const {
-    for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], from[t]);
+
+  void read_gradient(std::int64_t row, std::int64_t t, int count, State* g) const {
+    if (f_.gy) {
+      read_samples(g, f_.gy.row(f_.batch, row) + t * f_.gy.step, f_.gy.step, count);
+    } else {
+      for (int k = 0; k < count; ++k) g[k] = State(0);
+    }
+  }
+  void put_gradient_of_row(std::int64_t row, std::int64_t t, int count, const State* g, State* sums) const {
+    if (sums != nullptr) {
+      for (int k = 0; k < count; ++k) sums[t + k] += g[k];
+    } else if (f_.gx) {
+      write_samples(f_.gx.row(f_.batch, row) + t * f_.gx.step, f_.gx.step, g, count);
+    }
   }
 
   bool direct_row(std::int64_t row, State* sums) const {
@@ -254,32 +448,184 @@ class Backward {
     for (std::size_t i = stretches; i-- > 0;) {
       const int count = run_stretch(i, states + i * order * sections);
       const std::int64_t t = static_cast<std::int64_t>(i) * stretch;
-      if (f_.gy) {
-        read_samples(g, f_.gy.row(f_.batch, row) + t * f_.gy.step, f_.gy.step, count);
-      } else {
-        for (int k = 0; k < count; ++k) g[k] = State(0);
-      }
+      read_gradient(row, t, count, g);
       for (int s = f_.sections - 1; s >= 0; --s) {
         const InputGradient<State, State> to{g, 1, nullptr};
         const State *in = u + s * stretch, *out = in + stretch;
         direct_backward<State, State>(g, 1, in, 1, out, 1, count, order, section[s].b, section[s].a, v + s * order,
                                       gb + s * (order + 1), ga + s * (order + 1), to, window);
       }
-      if (sums != nullptr) {
-        for (int k = 0; k < count; ++k) sums[t + k] += g[k];
-      } else if (f_.gx) {
-        write_samples(f_.gx.row(f_.batch, row) + t * f_.gx.step, f_.gx.step, g, count);
-      }
+      put_gradient_of_row(row, t, count, g, sums);
     }
     State* to = totals_of(row);
-    for (int s = 0; s < f_.sections; ++s) finish(section[s], gb + s * (order + 1), ga + s * (order + 1), to + s * 6);
-    for (std::size_t k = 0; k < order * sections; ++k) to[6 * sections + k] = v[k];
+    for (int s = 0; s < f_.sections; ++s)
+      finish(section[s], gb + s * (order + 1), ga + s * (order + 1), to + s * coefficients);
+    for (std::size_t k = 0; k < order * sections; ++k) to[coefficients * sections + k] = v[k];
+    return true;
+  }
+
+  bool wavefront_row(std::int64_t row, double* sums) const {
+    const auto sections = static_cast<std::size_t>(f_.sections), waves = (sections + depth - 1) / depth;
+    const auto stretches = static_cast<std::size_t>((f_.samples + stretch - 1) / stretch);
+    const std::size_t per_wave = 2 * (stretch + fill) * depth;  // of what is kept
+    Scratch scratch(Scratch::bytes<Section<double>>(sections) + Scratch::bytes<double>(order * sections) +
+                    Scratch::bytes<WaveSections>(waves) + Scratch::bytes<Wave>(order * waves * (stretches + 1)) +
+                    Scratch::bytes<Wave>(order * waves) + 2 * Scratch::bytes<Wave>((order + 1) * waves) +
+                    Scratch::bytes<double>(stretch) + Scratch::bytes<double>(per_wave * waves));
+    if (!scratch) return false;
+    auto* section = scratch.take<Section<double>>(sections);
+    double* z = scratch.take<double>(order * sections);
+    auto* wave = scratch.take<WaveSections>(waves);
+    Wave* states = scratch.take<Wave>(order * waves * (stretches + 1));  // at the beginning of each stretch
+    Wave *v = scratch.take<Wave>(order * waves), *gb = scratch.take<Wave>((order + 1) * waves),
+         *ga = scratch.take<Wave>((order + 1) * waves);
+    double *u = scratch.take<double>(stretch), *kept = scratch.take<double>(per_wave * waves);
+    cascades_.read_row(row, section);
+    read_states(f_.batch, f_.gzf, row, f_.sections, z);
+    to_waves(section, z, f_.sections, wave, v);
+    read_states(f_.batch, f_.zi, row, f_.sections, z);
+    to_waves(section, z, f_.sections, wave, states);
+    for (std::size_t i = 0; i < (order + 1) * waves; ++i) gb[i] = ga[i] = Wave{};
+
+    const Sample* x = f_.x.row(f_.batch, row);
+    const auto run_stretch = [&](std::size_t i, Wave* z, auto keep) {
+      const std::int64_t t = static_cast<std::int64_t>(i) * stretch, left = f_.samples - t;
+      const int count = left < stretch ? static_cast<int>(left) : stretch;
+      read_samples(u, x + t * f_.x.step, f_.x.step, count);
+      for (std::size_t w = 0; w < waves; ++w)
+        wave_filter<keep.value>(u, u, count, wave[w], z + order * w, kept + w * per_wave);
+      return count;
+    };
+    for (std::size_t i = 0; i + 1 < stretches; ++i) {
+      Wave* z = states + i * order * waves;
+      for (std::size_t k = 0; k < order * waves; ++k) z[order * waves + k] = z[k];
+      run_stretch(i, z + order * waves, Choice<false>{});
+    }
+    for (std::size_t i = stretches; i-- > 0;) {
+      const int count = run_stretch(i, states + i * order * waves, Choice<true>{});
+      const std::int64_t t = static_cast<std::int64_t>(i) * stretch;
+      read_gradient(row, t, count, u);
+      for (std::size_t w = waves; w-- > 0;)
+        wave_backward(u, count, wave[w], kept + w * per_wave, v + order * w, gb + (order + 1) * w,
+                      ga + (order + 1) * w);
+      put_gradient_of_row(row, t, count, u, sums);
+    }
+    double* to = totals_of(row);
+    for (int s = 0; s < f_.sections; ++s) {
+      const int w = s / depth, at = s % depth;
+      double one_gb[order + 1], one_ga[order + 1];
+      for (int k = 0; k <= order; ++k) {
+        one_gb[k] = gb[w * (order + 1) + k].of(at);
+        one_ga[k] = ga[w * (order + 1) + k].of(at);
+      }
+      finish(section[s], one_gb, one_ga, to + s * coefficients);
+      for (int k = 0; k < order; ++k) to[coefficients * sections + s * order + k] = v[w * order + k].of(at);
+    }
+    return true;
+  }
+
+  bool group_rows(std::int64_t first, int used, double* sums) const {
+    const auto sections = static_cast<std::size_t>(f_.sections);
+    const auto tiles = static_cast<std::size_t>((f_.samples + tile_rows - 1) / tile_rows);
+    constexpr std::size_t tile_size = tile_rows * lanes;
+    const std::size_t per_tile = order * sections * lanes, gradients = (order + 1) * sections * lanes;
+    Scratch scratch(TileCascade::bytes(sections) + Scratch::bytes<double>(per_tile * (tiles + 1)) +
+                    Scratch::bytes<double>(per_tile) + 2 * Scratch::bytes<double>(gradients) +
+                    Scratch::bytes<double>(tile_size * (sections + 2)));
+    if (!scratch) return false;
+    TileCascade cascade(scratch, f_.sections);
+    double* states = scratch.take<double>(per_tile * (tiles + 1));  // at the beginning of each tile
+    double* v = scratch.take<double>(per_tile);
+    double *gb = scratch.take<double>(gradients), *ga = scratch.take<double>(gradients);
+    double* u = scratch.take<double>(tile_size * (sections + 2));  // u_s at u + s * tile_size, then the gradient
+    double* g_tile = u + (sections + 1) * tile_size;
+    for (std::size_t i = 0; i < gradients; ++i) gb[i] = ga[i] = 0;
+
+    const Sample *g[lanes], *x[lanes];
+    Sample* gx[lanes];
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are left out at the end
+      const std::int64_t row = first + (lane < used ? lane : used - 1);
+      g[lane] = f_.gy ? f_.gy.row(f_.batch, row) : nullptr;
+      x[lane] = f_.x.row(f_.batch, row);
+      gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
+      cascades_.read_row(row, cascade.section);
+      if (lane >= used) {  // adds nothing to the sums
+        for (int k = 0; k <= order; ++k) cascade.section[0].b[k] = 0;
+      }
+      cascade.set_lane(lane);
+      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, states);
+      states_of_lane(f_.batch, f_.gzf, row, f_.sections, lane, v);
+    }
+    const bool shared = all_the_same(x);
+
+    const auto run_tile = [&](std::size_t i, double* z, std::size_t between) {
+      const std::int64_t t = static_cast<std::int64_t>(i) * tile_rows, left = f_.samples - t;
+      const int count = left < tile_rows ? static_cast<int>(left) : tile_rows;
+      const Sample* at[lanes];
+      for (int lane = 0; lane < lanes; ++lane) at[lane] = x[lane] + t * f_.x.step;
+      load_tile_or_shared(u, at, shared, f_.x.step, count);
+      for (int s = 0; s < f_.sections; ++s) cascade.filter(s, u + s * between, u + (s + 1) * between, count, z);
+      return count;
+    };
+    for (std::size_t i = 0; i + 1 < tiles; ++i) {
+      double* z = states + i * per_tile;
+      std::memcpy(z + per_tile, z, sizeof(double) * per_tile);
+      run_tile(i, z + per_tile, 0);
+    }
+    for (std::size_t i = tiles; i-- > 0;) {
+      const int count = run_tile(i, states + i * per_tile, tile_size);
+      const std::int64_t t = static_cast<std::int64_t>(i) * tile_rows;
+      Sample* to[lanes];
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
+      if (f_.gy) {
+        const Sample* at[lanes];
+        for (int lane = 0; lane < lanes; ++lane) at[lane] = g[lane] + t * f_.gy.step;
+        load_tile<true, -ahead_in_rows>(g_tile, at, f_.gy.step, count);
+      } else {
+        std::memset(g_tile, 0, sizeof(double) * tile_size);
+      }
+      for (int s = f_.sections - 1; s >= 0; --s) {
+        const auto pass = [&](auto correlate, auto put) {
+          const double* in = u + s * tile_size;
+          const int at = s * (order + 1) * lanes;
+          backward_tile<order, correlate.value>(g_tile, OfReversedTile<double>{in, count},
+                                                OfReversedTile<double>{in + tile_size, count}, count, cascade.b_of(s),
+                                                cascade.a_of(s), v + s * order * lanes, gb + at, ga + at, true, put);
+        };
+        const auto between = [&](auto produce) {
+          for (int k = 0; k < count; ++k) store_pair(g_tile + k * lanes, produce(k));
+        };
+        const auto out = [&](auto produce) {
+          put_gradient<ahead_in_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr, produce);
+        };
+        if (f_.gsos) {
+          s > 0 ? pass(Choice<true>{}, between) : pass(Choice<true>{}, out);
+        } else {
+          s > 0 ? pass(Choice<false>{}, between) : pass(Choice<false>{}, out);
+        }
+      }
+    }
+
+    for (int lane = 0; lane < used; ++lane) {
+      cascades_.read_row(first + lane, cascade.section);
+      double* to = totals_of(first + lane);
+      for (int s = 0; s < f_.sections; ++s) {
+        double one_gb[order + 1], one_ga[order + 1];
+        for (int k = 0; k <= order; ++k) {
+          one_gb[k] = gb[(s * (order + 1) + k) * lanes + lane];
+          one_ga[k] = ga[(s * (order + 1) + k) * lanes + lane];
+        }
+        finish(cascade.section[s], one_gb, one_ga, to + s * coefficients);
+        for (int k = 0; k < order; ++k) to[coefficients * sections + s * order + k] = v[(s * order + k) * lanes + lane];
+      }
+    }
     return true;
   }
 
   SOSFiltBackward<Sample, State> f_;
   Cascades<State> cascades_;
   std::size_t totals_per_row_;
+  Algorithm algorithm_ = Algorithm::direct;
   std::int64_t sharing_ = 1;  // rows with one input's gradient
   State* totals_ = nullptr;   // per row: those of sos, then those of zi
 };

@@ -162,10 +162,10 @@ PYBIND11_MODULE(_native, module) {
       "Filters the last axis of x; returns (y, zf). Leading dimensions broadcast. float32 and float64 are not copied.");
   module.def(
       "lfilter_algorithm",
-      [](std::int64_t rows, std::int64_t samples, int order, bool complex, std::int64_t sharing) {
-        return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex, sharing))];
+      [](std::int64_t rows, std::int64_t samples, int order, bool complex) {
+        return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex))];
       },
-      py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false, py::arg("sharing") = 1,
+      py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false,
       "The algorithm that \"automatic\" stands for.");
   module.def("build_info", &build_info, "Version, compiler, instruction set in use (isa) and available (isas).");
   module.def(

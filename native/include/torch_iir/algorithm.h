@@ -8,16 +8,14 @@ namespace torch_iir {
 enum class Algorithm : int {
   automatic = 0,
   direct,     // one sample after another, transposed direct form II: any filter, the yardstick for the others
-  rows,       // rows in SIMD lanes; real, order ≤ 1024
+  rows,       // rows in SIMD lanes, which may read one input: a bank; real, order ≤ 1024
   segments,   // one row cut into segments, the segments in SIMD lanes, their entry states from a scan; real, order 1
               // to 6
   blocks,     // one row, blocks of outputs at once from the past outputs by the block's impulse response; real,
               // order ≤ 1024
-  bank,       // filters in SIMD lanes that all read one input row; real, order ≤ 6
-  wavefront,  // sosfilt of one row: sections in SIMD lanes, each some samples behind the one before it; real
+  wavefront,  // sosfilt: sections in SIMD lanes, each some samples behind the one before it; real
 };
 
-inline constexpr const char* algorithm_names[] = {"automatic", "direct", "rows",     "segments",
-                                                  "blocks",    "bank",   "wavefront"};
+inline constexpr const char* algorithm_names[] = {"automatic", "direct", "rows", "segments", "blocks", "wavefront"};
 
 }  // namespace torch_iir

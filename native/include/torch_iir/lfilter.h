@@ -70,8 +70,8 @@ TORCH_IIR_API Status lfilter_backward(const LFilterBackward<BFloat16>&, Algorith
 TORCH_IIR_API Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>&,
                                       Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;
 
-// What `automatic` chooses for so many rows of so many samples, of which `sharing` neighbours read the same input.
-TORCH_IIR_API Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex = false,
-                                          std::int64_t sharing = 1) noexcept;
+// What `automatic` chooses for so many rows of so many samples.
+TORCH_IIR_API Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order,
+                                          bool complex = false) noexcept;
 
 }  // namespace torch_iir

@@ -76,4 +76,8 @@ TORCH_IIR_API Status sosfilt_backward(const SOSFiltBackward<BFloat16>&, Algorith
 TORCH_IIR_API Status sosfilt_backward(const SOSFiltBackward<std::complex<double>, std::complex<double>>&,
                                       Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;
 
+// What `automatic` chooses for so many rows of so many samples.
+TORCH_IIR_API Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int sections,
+                                          bool complex = false) noexcept;
+
 }  // namespace torch_iir

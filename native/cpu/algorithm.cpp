@@ -1,11 +1,10 @@
-// Which of lfilter's algorithms runs: one rule for all instruction sets. The README's table is measured with it.
+// Which algorithm runs: one rule for all instruction sets. The README's tables are measured with it.
 #include "torch_iir/lfilter.h"
+#include "torch_iir/sosfilt.h"
 
 namespace torch_iir {
 
-Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex,
-                            std::int64_t sharing) noexcept {
-  static_cast<void>(sharing);
+Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex) noexcept {
   constexpr int most_in_registers = 6;  // segments: up to here the state lives in registers
   constexpr int most_in_cache = 1024;   // rows, blocks: up to here histories and tables stay in the caches
   if (complex || order == 0 || order > most_in_cache) return Algorithm::direct;
@@ -15,6 +14,12 @@ Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, 
   const std::int64_t worth_segments = order <= 2 ? 256 : std::int64_t{128} * order * order * order;
   if (order <= most_in_registers && samples >= worth_segments) return Algorithm::segments;
   return order <= 2 ? Algorithm::direct : Algorithm::blocks;
+}
+
+Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int sections, bool complex) noexcept {
+  static_cast<void>(sections);
+  if (complex || samples < 32) return Algorithm::direct;
+  return rows >= 12 ? Algorithm::rows : Algorithm::wavefront;
 }
 
 }  // namespace torch_iir
