@@ -63,7 +63,7 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = rows_of<Type::pairs>(zi.data, zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = rows_of<Type::pairs>(zf_out.data, 1, zf_stride, batch);
-    check(torch_iir::lfilter(kernel, algorithm(), parallel_for()), algorithm());
+    check(torch_iir::lfilter(kernel, algorithm(), parallel_for()), algorithm(), "a[..., 0]");
     y_out.store();
     zf_out.store();
   }
@@ -131,7 +131,7 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
     if (given.wanted[1]) kernel.gb = rows(gb_out.data, 1, gb_stride, batch);
     if (given.wanted[2]) kernel.ga = rows(ga_out.data, 1, ga_stride, batch);
     if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
-    check(torch_iir::lfilter_backward(kernel, algorithm(), parallel_for()), algorithm());
+    check(torch_iir::lfilter_backward(kernel, algorithm(), parallel_for()), algorithm(), "a[..., 0]");
   } else {
     fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
     fill_zero(gb_out, args.b, given.wanted[1]);

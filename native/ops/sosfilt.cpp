@@ -81,7 +81,7 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = sections_of<Type::pairs>(zi.data, zi.section(), zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = sections_of<Type::pairs>(zf_out.data, state_length, 1, zf_stride, batch);
-    check(torch_iir::sosfilt(kernel, algorithm(), parallel_for()), algorithm());
+    check(torch_iir::sosfilt(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
     y_out.store();
     zf_out.store();
   }
@@ -143,7 +143,7 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
     if (given.wanted[0]) kernel.gx = rows_of<Type::pairs>(gx_out.data, 1, gx_stride, batch);
     if (given.wanted[1]) kernel.gsos = sections_of<false>(gsos_out.data, section_length, 1, gsos_stride, batch);
     if (wants_gzi) kernel.gzi = sections_of<Type::pairs>(gzi_out.data, state_length, 1, gzi_stride, batch);
-    check(torch_iir::sosfilt_backward(kernel, algorithm(), parallel_for()), algorithm());
+    check(torch_iir::sosfilt_backward(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
   } else {
     fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
     fill_zero(gsos_out, args.sos, given.wanted[1]);

@@ -1,5 +1,6 @@
 #include "tensor.h"
 
+#include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
@@ -8,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <sstream>
+
+#include "large_outputs.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -101,10 +104,19 @@ Handle empty(int dims, const std::int64_t* size, DType dtype) {
   std::int64_t stride[max_dims + 1];
   contiguous_strides(dims, size, stride);
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(dims, size, stride, dtype_codes[static_cast<int>(dtype)], cpu, 0, &handle));
-  Handle result(handle);
+  const std::int32_t code = dtype_codes[static_cast<int>(dtype)];
   const std::int64_t bytes = count(dims, size) * dtype_sizes[static_cast<int>(dtype)];
+  if (void* const block = bytes >= large_output ? take_large(bytes) : nullptr) {
+    const auto give_back = [](void* data, void* bytes) {
+      give_back_large(data, static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(bytes)));
+    };
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_from_blob(block, dims, size, stride, 0, code, cpu, -1, &handle,
+                                                  aoti_torch_layout_strided(), nullptr, 0, give_back,
+                                                  reinterpret_cast<void*>(static_cast<std::intptr_t>(bytes))));
+    return Handle(handle);
+  }
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size, stride, code, cpu, 0, &handle));
+  Handle result(handle);
   advise_huge_pages(data(result), bytes);
   return result;
 }
@@ -249,10 +261,10 @@ std::int64_t force_algorithm(std::int64_t algorithm) {
   return forced.exchange(static_cast<int>(algorithm));
 }
 
-void check(Status status, Algorithm algorithm) {
+void check(Status status, Algorithm algorithm, const char* a0) {
   switch (status) {
     case Status::ok: return;
-    case Status::zero_a0: STD_TORCH_CHECK(false, "a[..., 0] must not be zero: the filter is divided by it"); break;
+    case Status::zero_a0: STD_TORCH_CHECK(false, a0, " must not be zero: the filter is divided by it"); break;
     case Status::out_of_memory: STD_TORCH_CHECK(false, "out of memory"); break;
     case Status::unsupported:
       STD_TORCH_CHECK(false, "algorithm \"", algorithm_names[static_cast<int>(algorithm)],

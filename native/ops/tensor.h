@@ -53,7 +53,7 @@ struct Tensor {
 // A null handle is None.
 Tensor argument(const char* name, Handle handle);
 
-// A fresh contiguous tensor. Large ones lie in huge pages: filling them costs a fifth.
+// A contiguous tensor, not initialised. Large ones lie in huge pages: filling them costs a fifth.
 Handle empty(int dims, const std::int64_t* size, DType dtype);
 Handle empty_for_nothing(DType dtype);  // what stands for an output that is not wanted: shape [0]
 void* data(const Handle& handle);
@@ -157,7 +157,8 @@ Algorithm algorithm();
 // Forces another, and returns the one before.
 std::int64_t force_algorithm(std::int64_t algorithm);
 
-void check(Status status, Algorithm algorithm);
+// `a0` names the coefficient that must not be zero.
+void check(Status status, Algorithm algorithm, const char* a0);
 void check(BroadcastStatus status, std::initializer_list<const Tensor*> tensors);
 
 }  // namespace torch_iir::ops
