@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import torch_iir.demo
 from torch_iir.demo.__main__ import main
-from torch_iir.signal import lfilter
+from torch_iir.signal import lfilter, sosfilt
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-from torch_iir.demo import match, peers, signals, sound, timing  # noqa: E402  (they need what was looked for above)
+from torch_iir.demo import bank, eq, match, peers, signals, sound, timing, training  # noqa: E402  (they need what was looked for above)
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +36,29 @@ def music(rate: int, seconds: float, channels: int = 1) -> np.ndarray:
     return np.stack(strings, 1)
 
 
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = functools.partial(timing.interleaved, turn=0.0)
+    monkeypatch.setattr(timing, "interleaved", lambda candidates, turns: once(candidates, turns=1))
+    monkeypatch.setattr(sound, "LONGEST", 0.6)
+
+
+def check_written(folder: Path, wavs: dict[str, int], plots: set[str], rate: int) -> None:
+    assert {path.name for path in folder.iterdir()} == {f"{name}.wav" for name in wavs} | plots
+    for name, length in wavs.items():
+        samples, found = soundfile.read(folder / f"{name}.wav")
+        assert (found, samples.shape) == (rate, (length,))
+        assert 0 < np.abs(samples).max() <= sound.PEAK + 1e-4
+    for name in plots:
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 2)])
 def test_match(
     rate: int, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(match, "STEPS", 20)
     monkeypatch.setattr(match, "LOOP_SAMPLES", 1024)
-    monkeypatch.setattr(match, "interleaved", functools.partial(timing.interleaved, turns=1, turn=0.0))
-    monkeypatch.setattr(sound, "LONGEST", 0.6)
+    quick(monkeypatch)
     soundfile.write(tmp_path / "music.wav", music(rate, 0.75, channels), rate)
 
     assert main(["match", str(tmp_path / "music.wav"), "--out", str(tmp_path / "out")]) == 0
@@ -52,22 +68,86 @@ def test_match(
     assert ("2 channels mixed to one" in printed) == (channels == 2)
     assert "extrapolated" in printed
 
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    wavs = {f"{name}.wav" for name in ("input", "target", "before", "after")}
-    assert written == wavs | {"waveform.png", "response.png", "loss.png"}
-    for name in wavs:
-        samples, found = soundfile.read(tmp_path / "out" / name)
-        assert (found, samples.shape) == (rate, (int(0.6 * rate),))
-        assert 0 < np.abs(samples).max() <= sound.PEAK + 1e-4
-    for name in written - wavs:
-        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
+    wavs = dict.fromkeys(("input", "target", "before", "after"), int(0.6 * rate))
+    check_written(tmp_path / "out", wavs, {"waveform.png", "response.png", "loss.png"}, rate)
+
+
+def test_eq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(eq, "STEPS", 20)
+    monkeypatch.setattr(eq, "BANDS", 3)
+    soundfile.write(tmp_path / "music.wav", music(22050, 0.75), 22050)
+    assert main(["eq", str(tmp_path / "music.wav"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "0 graph breaks" in printed
+    assert "extrapolated" in printed
+    assert "Not found to 0.5 dB" in printed  # nor can it be, in 20 steps
+    wavs = dict.fromkeys(("input", "target", "before", "after"), int(0.6 * 22050))
+    check_written(tmp_path / "out", wavs, {"response.png", "loss.png"}, 22050)
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_bank(file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(monkeypatch)
+    for name, value in {"STEPS": 10, "HELD_OUT": 40, "FILTERS": 24, "LOOP_SAMPLES": 20}.items():
+        monkeypatch.setattr(bank, name, value)
+    soundfile.write(tmp_path / "music.wav", music(11025, 0.75), 11025)
+    given = [str(tmp_path / "music.wav")] if file else []
+    assert main(["bank", *given, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert ("below music.wav" if file else "below white noise") in printed
+    assert "0 graph breaks" in printed
+    assert "extrapolated" in printed
+    check_written(tmp_path / "out", {"note": 16000, "clip": 16000}, {"response.png", "learning.png"}, bank.RATE)
+
+
+def test_equaliser_is_found() -> None:
+    """Where there is sound everywhere."""
+    rate = 16000
+    x = torch.randn(rate)
+    unknown, model = eq.unknown_equaliser(rate), eq.equaliser(rate)
+    with torch.no_grad():
+        target = unknown(x)
+    step = training.training_step(training.Objective(model, target), 250, eq.LEARNING_RATE)
+    training.train(lambda _: step(x), 250)
+    frequencies = torch.logspace(2, 3.9, 200).double()
+    before, after, true = (eq.response(each, frequencies) for each in (eq.equaliser(rate), model, unknown))
+    assert eq.rms(before - true) > 3
+    assert eq.rms(after - true) < 0.2
+
+
+def test_bank_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "FILTERS", 48)
+    monkeypatch.setattr(bank, "SNR", -14.0)
+    monkeypatch.setattr(bank, "STEPS", 80)
+    clips = bank.Clips(None)
+    objective = bank.Objective(bank.Listener())
+    held_out = clips(200)
+    assert bank.accuracy(objective.listener, held_out) < 0.3  # chance is 0.08
+    width = bank.bandwidths(objective.listener.bank)
+    step = training.training_step(objective, bank.STEPS, 0.02)
+    training.train(lambda _: step(*clips(bank.BATCH)), bank.STEPS)
+    assert bank.accuracy(objective.listener, held_out) > 0.6
+    assert bank.bandwidths(objective.listener.bank) < width
+
+
+def test_clips_have_the_level_that_they_say() -> None:
+    for heard in (None, sound.rendered()):
+        clips = bank.Clips(heard)
+        assert float(clips.background(300).square().mean()) == pytest.approx(1, rel=0.1)
+        notes = clips.notes(torch.arange(len(bank.NOTES)))
+        assert_close(10 * notes.square().mean(-1).log10(), torch.full((12,), bank.SNR), rtol=0, atol=0.1)
+        spectrum = torch.fft.rfft(notes, 8 * bank.SAMPLES).abs()[:, : 2 * 850]  # of the lowest partial, by 0.5 Hz
+        assert_close(spectrum.argmax(-1) / 2, 440 * 2 ** (torch.arange(12) / 12), rtol=0, atol=1.0)
 
 
 def test_training_finds_the_filter() -> None:
-    x = match.rendered().samples
+    x = sound.rendered().samples
     true = match.unknown_filter()
     model = match.Sections(match.SEED)
-    losses = match.train(match.Objective(model, lfilter(*true, x)), x)
+    objective = training.Objective(model, lfilter(*true, x))
+    step = training.training_step(objective, match.STEPS, match.LEARNING_RATE)
+    losses = training.train(lambda _: step(x), match.STEPS)
     assert losses[-1] < 1e-8 * losses[0]
     for these, those in zip(true, model.coefficients(), strict=True):
         assert_close(those, these, rtol=0, atol=1e-5)
@@ -92,6 +172,14 @@ def test_peers_compute_the_same(peer: match.Filter) -> None:
         return peer(b, torch.cat([torch.ones(1, dtype=rest.dtype), rest]), x)
 
     assert torch.autograd.gradcheck(of_monic, (b, a.detach()[1:].requires_grad_(), x))
+
+
+def test_loop_takes_batches_and_cascades() -> None:
+    sos = eq.unknown_equaliser(16000).sos().detach()
+    x = torch.randn(2, 1, 40, dtype=torch.float64)
+    b, a = sos[:, :3], sos[:, 3:]
+    assert_close(peers.lfilter_loop(b, a, x), lfilter(b, a, x))
+    assert_close(peers.sosfilt_loop(sos, x), sosfilt(sos, x))
 
 
 def test_chirp_rises_as_it_says() -> None:
@@ -143,6 +231,7 @@ def test_missing_dependency(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     for module in list(sys.modules):
         if module.startswith("torch_iir.demo."):
             monkeypatch.delitem(sys.modules, module)
+            monkeypatch.delattr(torch_iir.demo, module.rpartition(".")[2], raising=False)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     assert main([]) == 2
     assert "needs soundfile: pip install 'torch_iir[demo]'" in capsys.readouterr().err
@@ -152,4 +241,4 @@ def test_two_files(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["one.wav", "two.wav"])
     assert exit.value.code == 2
-    assert "at most one demo (match) and one file, got one.wav two.wav" in capsys.readouterr().err
+    assert "at most one demo (match, eq, bank) and one file, got one.wav two.wav" in capsys.readouterr().err

@@ -8,18 +8,22 @@ import numpy as np
 import scipy.signal
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def lfilter_loop(b: Tensor, a: Tensor, x: Tensor) -> Tensor:
-    """The transposed direct form II, sample by sample in torch operators; a and b have one length, a[0] is 1."""
+    """The transposed direct form II, sample by sample in torch operators; a and b have one length, a[..., 0] is 1.
+
+    The only one that takes many filters and signals: leading dimensions broadcast.
+    """
     b, a = b.to(x.dtype), a.to(x.dtype)
-    state = x.new_zeros(len(b))  # one place more than the order: a zero moves in from behind
+    state = x.new_zeros(b.shape[-1])  # one place more than the order: a zero moves in from behind
     y = []
-    for sample in x.unbind():
-        output = state[0] + b[0] * sample
-        state = torch.cat([state[1:] + b[1:] * sample - a[1:] * output, state.new_zeros(1)])
+    for sample in x.unsqueeze(-1).unbind(-2):
+        output = state[..., :1] + b[..., :1] * sample
+        state = pad((state + b * sample - a * output)[..., 1:], (0, 1))
         y.append(output)
-    return torch.stack(y)
+    return torch.cat(y, -1)
 
 
 class _ScipyLFilter(torch.autograd.Function):
@@ -46,3 +50,10 @@ def lfilter_scipy(b: Tensor, a: Tensor, x: Tensor) -> Tensor:
     """scipy.signal.lfilter with hand-written gradients for b, a and x."""
     y: Tensor = _ScipyLFilter.apply(b, a, x)  # type: ignore[no-untyped-call]
     return y
+
+
+def sosfilt_loop(sos: Tensor, x: Tensor) -> Tensor:
+    """Section by section through lfilter_loop."""
+    for section in sos.unbind(-2):
+        x = lfilter_loop(section[..., :3], section[..., 3:], x)
+    return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,24 +79,62 @@ def level_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.asarray(10 * np.log10(np.square(blocks, dtype=np.float64).mean(1) + 1e-20))
 
 
-def responses(file: Path, filters: Mapping[str, tuple[Tensor, Tensor]], sample_rate: int) -> Path:
-    """Magnitude responses of filters (b, a)."""
-    points = 1 << 16
-    frequency = np.arange(1, points // 2 + 1) * sample_rate / points
-    magnitude = {
-        name: 20 * np.log10(np.abs(torch.fft.rfft(b, points).numpy() / torch.fft.rfft(a, points).numpy()))[1:]
-        for name, (b, a) in filters.items()
-    }
+def frequencies(sample_rate: int, points: int = 4000) -> Tensor:
+    """Evenly spaced on a logarithmic axis, in Hz, from 20 Hz to almost half the sample rate."""
+    return torch.logspace(math.log10(20), math.log10(0.4999 * sample_rate), points, dtype=torch.float64)
+
+
+def responses(file: Path, frequency: Tensor, decibels: Mapping[str, Tensor]) -> Path:
+    """Magnitude responses."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 5), layout="constrained")
         axes = figure.subplots()
-        for name, line in LINES.items():
-            axes.semilogx(frequency, magnitude[name], label=name, **line)
-        axes.set(title="Magnitude response", xlabel="frequency in Hz", ylabel="magnitude in dB")
-        axes.set_xlim(20, sample_rate / 2)
-        hertz(axes)
-        legend_above(axes)
+        magnitude(axes, frequency, decibels)
         return save(figure, file)
+
+
+def equaliser(
+    file: Path,
+    frequency: Tensor,
+    decibels: Mapping[str, Tensor],
+    knobs: tuple[Tensor, Tensor],
+    x: Tensor,
+    sample_rate: int,
+) -> Path:
+    """Magnitude responses with the knobs that were found; below, what is still wrong, and where the sound is."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 7), layout="constrained")
+        above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
+        magnitude(above, frequency, decibels)
+        above.set_xlabel("")
+        above.plot(*knobs, "o", color=COLOURS["after"], markersize=7, markerfacecolor="white", label="knobs found")
+        legend_above(above)
+        error = (decibels["after"] - decibels["target"]).abs().clamp(min=1e-6)
+        below.loglog(frequency, error, color=COLOURS["after"])
+        below.set(title="Error of the response", ylabel="error in dB", xlabel="frequency in Hz")
+
+        spectrum = torch.fft.rfft(x[: len(x) // 1024 * 1024].view(-1, 1024) * torch.hann_window(1024))
+        power = spectrum.abs().square().mean(0)
+        level = 10 * (power / power.max() + 1e-12).log10()
+        heard = below.twinx()
+        heard.fill_between(torch.linspace(0, sample_rate / 2, 513), level, -120, color=COLOURS["input"], alpha=0.2)
+        heard.set(ylabel="level of the input in dB", ylim=(-120, 0))
+        heard.grid(False)
+        heard.spines["right"].set_visible(True)
+        below.set_zorder(heard.get_zorder() + 1)
+        below.patch.set_visible(False)
+        below.set_xlim(20, sample_rate / 2)
+        hertz(below)
+        return save(figure, file)
+
+
+def magnitude(axes: Axes, frequency: Tensor, decibels: Mapping[str, Tensor]) -> None:
+    for name, line in LINES.items():
+        axes.semilogx(frequency, decibels[name], label=name, **line)
+    axes.set(title="Magnitude response", xlabel="frequency in Hz", ylabel="magnitude in dB")
+    axes.set_xlim(20, float(frequency[-1]))
+    hertz(axes)
+    legend_above(axes)
 
 
 def loss(file: Path, losses: Sequence[float]) -> Path:
@@ -107,9 +146,51 @@ def loss(file: Path, losses: Sequence[float]) -> Path:
         return save(figure, file)
 
 
+def bands(file: Path, frequency: Tensor, decibels: Mapping[str, Tensor], marks: Sequence[float]) -> Path:
+    """The responses of the filters of a bank, one panel for each state of it; marks are frequencies that matter."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 8), layout="constrained")
+        panels = figure.subplots(len(decibels), sharex=True, sharey=True)
+        for axes, (name, responses) in zip(panels, decibels.items(), strict=True):
+            axes.vlines(
+                marks, 0, 1, transform=axes.get_xaxis_transform(), color=COLOURS["input"], alpha=0.5, linewidth=1
+            )
+            peaks = responses.amax(-1, keepdim=True)
+            axes.semilogx(frequency, (responses - peaks).T, color=COLOURS[name], alpha=0.5, linewidth=0.8)
+            axes.set(title=f"The filters {name} training", ylabel="below the peak, in dB", ylim=(-30, 1))
+        panels[-1].set(xlabel="frequency in Hz (grey: the partials of the notes)", xlim=(200, float(frequency[-1])))
+        hertz(panels[-1])
+        return save(figure, file)
+
+
+def learning(file: Path, losses: Sequence[float], accuracy: Mapping[int, float], levels: Mapping[str, float]) -> Path:
+    """The loss of every step, and how much of what was never heard is right; levels are what to hold it against."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        above, below = figure.subplots(2, sharex=True)
+        above.plot(
+            range(1, len(losses) + 1), losses, color=COLOURS["after"], alpha=0.35, linewidth=0.8, label="each step"
+        )
+        window = min(20, len(losses))
+        average = np.convolve(losses, np.full(window, 1 / window), "valid")
+        above.plot(
+            np.arange(len(average)) + (window + 1) / 2, average, color=COLOURS["after"], label=f"mean of {window}"
+        )
+        above.set(title="Loss", ylabel="cross entropy")
+        legend_above(above)
+        steps = list(accuracy)
+        below.plot(steps, [100 * accuracy[step] for step in steps], "o-", color=COLOURS["after"], label="both learn")
+        for (name, level), style in zip(levels.items(), ("--", ":"), strict=False):
+            below.axhline(100 * level, color=COLOURS["target"], linestyle=style, label=name)
+        below.set(title="Accuracy on clips never heard", xlabel="training step", ylabel="right, in %", ylim=(0, 100))
+        below.set_xlim(0, len(losses))
+        legend_above(below)
+        return save(figure, file)
+
+
 def legend_above(axes: Axes) -> None:
     """On the line of the title, where no curve is."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
 
 
 def hertz(axes: Axes) -> None:

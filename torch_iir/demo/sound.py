@@ -9,7 +9,7 @@ import soundfile  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from torch_iir.demo import DemoError
+from torch_iir.demo import DemoError, signals
 
 LONGEST = 10.0  # seconds of a file that are used: enough to learn from, and the demo stays short
 SHORTEST = 4096  # samples
@@ -25,6 +25,12 @@ class Sound:
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.sample_rate
+
+
+def rendered() -> Sound:
+    rate = 16000
+    samples = torch.cat([signals.chirp(2.0, rate), signals.pluck(220.0, 2.0, rate)])
+    return Sound(samples.float(), rate, "a chirp 1 → 1000 Hz and a plucked string, rendered here")
 
 
 def read(file: Path) -> Sound:

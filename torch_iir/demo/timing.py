@@ -1,8 +1,10 @@
-"""Times that compare."""
+"""Times and memory that compare."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -27,8 +29,56 @@ def interleaved(
     return {name: median(each) for name, each in times.items()}
 
 
+def peak_bytes(call: Callable[[], object]) -> int | None:
+    """By how much a call raises the resident memory of the process at its highest; None where Linux does not tell."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+    def resident(key: str) -> int:
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+
+    rises = []
+    try:
+        for _ in range(3):  # the least: pages are counted in batches
+            ctypes.CDLL(None).malloc_trim(0)  # or it would find the pages of an earlier call
+            reset.write_text("5")
+            before = resident("VmRSS")
+            call()
+            rises.append(max(resident("VmHWM") - before, 0))
+        return min(rises)
+    except (OSError, AttributeError):
+        return None
+
+
+def compare(what: str, candidates: Mapping[str, tuple[int, Callable[[], object]]], turns: int = 20) -> None:
+    """Prints time and memory of each: calls, with how many samples they work on. The first is what the rest is held to.
+
+    What works on fewer samples than the first is extrapolated, and marked so.
+    """
+    times = interleaved({name: call for name, (_, call) in candidates.items()}, turns)
+    peaks = {name: peak_bytes(call) for name, (_, call) in candidates.items()}
+    first = next(iter(candidates))
+    total = candidates[first][0]
+    notes = []
+    print(f"{what} of {total} samples, median of interleaved runs, and peak memory")
+    for name, (samples, _) in candidates.items():
+        factor, star = total / samples, " "
+        if samples < total:
+            star = "*"
+            notes.append(f"* extrapolated from {samples} samples: {readable(times[name])}, {megabytes(peaks[name])}")
+        seconds, peak = factor * times[name], peaks[name]
+        peak = None if peak is None else round(factor * peak)
+        ratio = seconds / times[first]
+        held = "" if name == first else f"{ratio:7,.{0 if ratio > 100 else 1}f} × the time"
+        print(f"{'':10}{name:<32}{readable(seconds):>8}{star}{megabytes(peak):>12}{star}{held}")
+    print("\n".join(f"{'':10}{note}" for note in notes), end="\n\n")
+
+
 def readable(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} µs"
+
+
+def megabytes(count: int | None) -> str:
+    return "? MB" if count is None else f"{count / 1e6:,.{1 if count < 1e8 else 0}f} MB"
