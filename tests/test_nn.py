@@ -586,6 +586,14 @@ def test_functional_transforms(name: str) -> None:
     assert_close(y, torch.stack([one(x) for one in ensemble]))
 
 
+def test_streams_and_transforms_exclude_each_other() -> None:
+    module = LFilter(2, stream=True)
+    for call in (lambda: vmap(module)(torch.randn(3, 10)), lambda: grad(lambda x: module(x).sum())(torch.randn(10))):
+        with pytest.raises(ValueError, match="stream=True cannot run inside a transform"):
+            call()
+        assert module.state is None
+
+
 def test_repr() -> None:
     assert repr(LFilter(8, shape=(2,))) == "LFilter(8, 'reflection', shape=(2,), max_radius=0.959178, stream=False)"
     assert repr(SOSFilter(3, stream=True)) == "SOSFilter(3, max_radius=0.9999, stream=True)"

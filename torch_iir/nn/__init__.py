@@ -21,7 +21,9 @@ of them lead back: it was there after 145. `tests/test_nn_stability.py` does it 
 Gradients flow through it to the chunks before until ``detach_state()`` cuts them; ``reset()`` begins a new signal; the
 parameters may change from chunk to chunk. A compiled module has two graphs, for the first chunk and for the others, or
 one after ``reset(batch_shape)``, which `torch.export` needs too. An exported stream does not carry gradients from chunk
-to chunk. Transforms of `torch.func` take modules that do not stream.
+to chunk. Transforms of `torch.func` take modules that do not stream. What runs a call twice, as
+`torch.utils.checkpoint` does, moves the state twice; and ``DistributedDataParallel`` needs ``broadcast_buffers=False``,
+or all streams would go on from the state of the first.
 """
 
 from torch_iir.nn._bank import BiquadBank

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_iir._arguments import as_signal
+from torch_iir._registration import _transforms_active as transforms_active
 from torch_iir._registration import concrete
 from torch_iir.design._parameters import broadcast_together
 from torch_iir.signal._freqz import freqz
@@ -31,6 +32,8 @@ class Filter(nn.Module):
             raise ValueError("x must have at least one dimension, got a scalar")
         if not self.stream:
             return self._filtered(x, None)[0]
+        if not torch.compiler.is_compiling() and transforms_active():
+            raise ValueError("a module with stream=True cannot run inside a transform of torch.func")
         shape = self._state_shape(x.shape[:-1])
         state = self.state
         if state is None:
