@@ -17,7 +17,7 @@ Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, 
 }
 
 Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int sections, bool complex) noexcept {
-  static_cast<void>(sections);
+  if (sections == 1) return lfilter_algorithm(rows, samples, 2, complex);  // direct, rows or segments
   if (complex || samples < 32) return Algorithm::direct;
   return rows >= 12 ? Algorithm::rows : Algorithm::wavefront;
 }

@@ -9,6 +9,7 @@
 #include "scratch.h"
 #include "simd.h"
 #include "sosfilt_wavefront.h"
+#include "torch_iir/lfilter.h"
 
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
@@ -74,27 +75,101 @@ void write_states(const Batch& batch, const Sections<State>& states, std::int64_
   }
 }
 
+// Moves the gains b[0] of all sections but the first into the first, where they are numbers that allow it: the others
+// then cost a multiplication less. The states of section s are then scale[s] times what they were.
+void make_monic(Section<double>* section, int sections, double* scale) {
+  constexpr double largest = 0x1p300;  // far from overflow, and its inverse from underflow
+  bool possible = true;
+  double product = 1;
+  for (int s = sections - 1; s > 0; --s) {
+    const double gain = section[s].b[0];
+    scale[s] = product;
+    product *= gain;
+    for (const double value : {product, 1 / product, section[s].b[1] / gain, section[s].b[2] / gain})
+      possible &= __builtin_fabs(value) < largest;
+  }
+  scale[0] = product;
+  for (int s = 0; s < sections; ++s) {
+    if (!possible) {
+      scale[s] = 1;
+      continue;
+    }
+    const double gain = section[s].b[0];
+    for (int k = 0; k <= order; ++k) section[s].b[k] = s == 0 ? section[s].b[k] * product : section[s].b[k] / gain;
+  }
+}
+
 template <class State>
-bool takes(Algorithm algorithm) {
+bool takes(Algorithm algorithm, int sections) {
   if (algorithm == Algorithm::direct) return true;
-  return std::is_same_v<State, double> && (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront);
+  return std::is_same_v<State, double> && (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront ||
+                                           (algorithm == Algorithm::segments && sections == 1));
 }
 
 // ---- rows in lanes -------------------------------------------------------------------------------------------
+
+// What is known of a section's zeros, in all lanes: each step saves a multiplication.
+enum class Zeros { anywhere, monic /* b[0] = 1 */, on_circle /* and b[2] = ±1: Butterworth, Chebyshev, notches, … */ };
+
+// A section in every lane, from the states z on. The states are those of the transposed direct form II in any case.
+template <Zeros zeros>
+class SectionFilter {
+ public:
+  TORCH_IIR_INLINE SectionFilter(const double* b, const double* a, const double* z) {
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      const auto value = [&](const double* from, int k) { return load_doubles(from + k * lanes + v * width); };
+      a1_[v] = value(a, 1), a2_[v] = value(a, 2), z1_[v] = value(z, 0), z2_[v] = value(z, 1);
+      b0_[v] = value(b, 0), b1_[v] = value(b, 1), b2_[v] = value(b, 2);
+      if constexpr (zeros != Zeros::on_circle) b1_[v] -= a1_[v] * b0_[v], b2_[v] -= a2_[v] * b0_[v];
+      sign_[v] = __builtin_bit_cast(Bits, b2_[v]) & (Bits{} + (std::int64_t{1} << 63));
+    }
+  }
+  TORCH_IIR_INLINE Pair step(Pair x) { return {step(x.low, 0), step(x.high, 1)}; }
+  TORCH_IIR_INLINE void finish(double* z) const {
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) store_doubles(z + v * width, z1_[v]), store_doubles(z + lanes + v * width, z2_[v]);
+  }
+
+ private:
+  using Bits = Vector<std::int64_t, width>;
+
+  TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
+    const Doubles head = z1_[v];
+    if constexpr (zeros == Zeros::on_circle) {
+      const Doubles y = x + head, signed_x = __builtin_bit_cast(Doubles, __builtin_bit_cast(Bits, x) ^ sign_[v]);
+      z1_[v] = (z2_[v] + b1_[v] * x) - a1_[v] * y;
+      z2_[v] = signed_x - a2_[v] * y;
+      return y;
+    } else {  // with y replaced, the chain from one sample to the next is a single multiply-add
+      const Doubles y = zeros == Zeros::monic ? x + head : b0_[v] * x + head;
+      z1_[v] = (z2_[v] + b1_[v] * x) - a1_[v] * head;
+      z2_[v] = b2_[v] * x - a2_[v] * head;
+      return y;
+    }
+  }
+
+  Doubles b0_[2], b1_[2], b2_[2], a1_[2], a2_[2], z1_[2], z2_[2];
+  Bits sign_[2];
+};
 
 // A cascade in every lane.
 class TileCascade {
  public:
   TileCascade(Scratch& scratch, int sections)
       : section(scratch.take<Section<double>>(sections)),
+        scale(scratch.take<double>(sections)),
         sections_(sections),
         b_(scratch.take<double>(static_cast<std::size_t>(sections) * size)),
-        a_(scratch.take<double>(static_cast<std::size_t>(sections) * size)) {}
+        a_(scratch.take<double>(static_cast<std::size_t>(sections) * size)),
+        zeros_(scratch.take<Zeros>(sections)) {}
   static constexpr std::size_t bytes(std::size_t sections) {
-    return Scratch::bytes<Section<double>>(sections) + 2 * Scratch::bytes<double>(sections * size);
+    return Scratch::bytes<Section<double>>(sections) + Scratch::bytes<double>(sections) +
+           2 * Scratch::bytes<double>(sections * size) + Scratch::bytes<Zeros>(sections);
   }
 
   Section<double>* section;  // of one lane, for set_lane
+  double* scale;             // of one lane, for whoever scales the sections
 
   void set_lane(int lane) {
     for (int s = 0; s < sections_; ++s) {
@@ -104,29 +179,56 @@ class TileCascade {
       }
     }
   }
+  // To be called when all lanes are set.
+  void look_at_zeros() {
+    for (int s = 0; s < sections_; ++s) {
+      bool monic = true, on_circle = true;
+      for (int lane = 0; lane < lanes; ++lane) {
+        monic &= b_of(s)[lane] == 1;
+        on_circle &= __builtin_fabs(b_of(s)[2 * lanes + lane]) == 1;
+      }
+      zeros_[s] = !monic ? Zeros::anywhere : !on_circle ? Zeros::monic : Zeros::on_circle;
+    }
+  }
   const double* b_of(int s) const { return b_ + s * size; }
   const double* a_of(int s) const { return a_ + s * size; }
 
-  // A tile through section s; from and to may be the same.
+  // A tile through section s; put(produce) is called once, and takes the outputs from produce(0), produce(1), ….
+  template <class Put>
+  TORCH_IIR_INLINE void filter(int s, const double* from, double* z, Put put) const {
+    const auto run = [&](auto filter) {
+      put([&](int t) __attribute__((always_inline)) { return filter.step(load_pair(from + t * lanes)); });
+      filter.finish(z + s * order * lanes);
+    };
+    const double* state = z + s * order * lanes;
+    switch (zeros_[s]) {
+      case Zeros::anywhere: return run(SectionFilter<Zeros::anywhere>(b_of(s), a_of(s), state));
+      case Zeros::monic: return run(SectionFilter<Zeros::monic>(b_of(s), a_of(s), state));
+      case Zeros::on_circle: return run(SectionFilter<Zeros::on_circle>(b_of(s), a_of(s), state));
+    }
+  }
+  // To another tile, or in place.
   void filter(int s, const double* from, double* to, int count, double* z) const {
-    TileFilter<order> filter(b_of(s), a_of(s), z + s * order * lanes);
-    for (int t = 0; t < count; ++t) store_pair(to + t * lanes, filter.step(load_pair(from + t * lanes)));
-    filter.finish(z + s * order * lanes);
+    filter(s, from, z, [&](auto produce) {
+      for (int t = 0; t < count; ++t) store_pair(to + t * lanes, produce(t));
+    });
   }
 
  private:
   static constexpr int size = (order + 1) * lanes;
   int sections_;
   double *b_, *a_;
+  Zeros* zeros_;
 };
 
 template <class State>
 void states_of_lane(const Batch& batch, const Sections<const State>& states, std::int64_t row, int sections, int lane,
-                    double* z) {
+                    const double* scale, double* z) {
   const State* from = states ? states.row(batch, row) : nullptr;
   for (int s = 0; s < sections; ++s) {
     for (int k = 0; k < order; ++k)
-      z[(s * order + k) * lanes + lane] = from != nullptr ? from[s * states.section + k * states.step] : 0;
+      z[(s * order + k) * lanes + lane] =
+          from != nullptr ? from[s * states.section + k * states.step] * (scale != nullptr ? scale[s] : 1) : 0;
   }
 }
 
@@ -170,7 +272,10 @@ class Forward {
     if (cascades_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
-    if (!takes<State>(algorithm)) return Status::unsupported;
+    if (!takes<State>(algorithm, f_.sections)) return Status::unsupported;
+    if constexpr (std::is_same_v<State, double>) {
+      if (algorithm == Algorithm::segments) return torch_iir::lfilter(as_lfilter(), algorithm, parallel_for);
+    }
     int failed = 0;
     const std::int64_t group = algorithm == Algorithm::rows ? lanes : 1;
     auto body = [&](std::int64_t first, std::int64_t last) {
@@ -191,6 +296,19 @@ class Forward {
   }
 
  private:
+  // A single section is a filter of order 2.
+  LFilter<Sample> as_lfilter() const {
+    LFilter<Sample> f;
+    f.batch = f_.batch;
+    f.samples = f_.samples;
+    f.b_length = f.a_length = order + 1;
+    f.x = f_.x, f.y = f_.y;
+    f.b = f_.sos, f.a = f_.sos;
+    f.a.data += (order + 1) * f_.sos.step;
+    f.zi = f_.zi, f.zf = f_.zf;
+    return f;
+  }
+
   bool direct_row(std::int64_t row) const {
     const auto sections = static_cast<std::size_t>(f_.sections);
     Scratch scratch(Scratch::bytes<Section<State>>(sections) + Scratch::bytes<State>(order * sections) +
@@ -247,10 +365,11 @@ class Forward {
   bool group_rows(std::int64_t first, int used) const {
     const auto sections = static_cast<std::size_t>(f_.sections);
     Scratch scratch(TileCascade::bytes(sections) + Scratch::bytes<double>(order * sections * lanes) +
-                    Scratch::bytes<double>(tile_rows * lanes));
+                    Scratch::bytes<double>(sections * lanes) + Scratch::bytes<double>(tile_rows * lanes));
     if (!scratch) return false;
     TileCascade cascade(scratch, f_.sections);
-    double *z = scratch.take<double>(order * sections * lanes), *tile = scratch.take<double>(tile_rows * lanes);
+    double *z = scratch.take<double>(order * sections * lanes), *scale = scratch.take<double>(sections * lanes);
+    double* tile = scratch.take<double>(tile_rows * lanes);
     const Sample* x[lanes];
     Sample* y[lanes];
     for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
@@ -258,23 +377,27 @@ class Forward {
       x[lane] = f_.x.row(f_.batch, row);
       y[lane] = f_.y.row(f_.batch, row);
       cascades_.read_row(row, cascade.section);
+      make_monic(cascade.section, f_.sections, cascade.scale);
       cascade.set_lane(lane);
-      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, z);
+      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, cascade.scale, z);
+      for (int s = 0; s < f_.sections; ++s) scale[s * lanes + lane] = cascade.scale[s];
     }
+    cascade.look_at_zeros();
     const bool shared = all_the_same(x);
     const int last = f_.sections - 1;
     for (std::int64_t t = 0; t < f_.samples; t += tile_rows) {
       const int count = f_.samples - t < tile_rows ? static_cast<int>(f_.samples - t) : tile_rows;
       load_tile_or_shared(tile, x, shared, f_.x.step, count);
       for (int s = 0; s < last; ++s) cascade.filter(s, tile, tile, count, z);
-      filter_tile<order, ahead_in_rows>(y, used, f_.y.step, OfTile<double>{tile}, count, cascade.b_of(last),
-                                        cascade.a_of(last), z + last * order * lanes);
+      cascade.filter(last, tile, z,
+                     [&](auto produce) { store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, produce); });
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     }
     for (int lane = 0; f_.zf && lane < used; ++lane) {
       State* to = f_.zf.row(f_.batch, first + lane);
       for (int s = 0; s < f_.sections; ++s) {
-        for (int k = 0; k < order; ++k) to[s * f_.zf.section + k * f_.zf.step] = z[(s * order + k) * lanes + lane];
+        for (int k = 0; k < order; ++k)
+          to[s * f_.zf.section + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
       }
     }
     return true;
@@ -309,8 +432,8 @@ class Backward {
     if (cascades_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
-    if (!takes<State>(algorithm)) return Status::unsupported;
-    algorithm_ = algorithm;
+    if (!takes<State>(algorithm, f_.sections)) return Status::unsupported;
+    algorithm_ = algorithm == Algorithm::segments ? Algorithm::wavefront : algorithm;  // for want of the outputs
 
     Scratch totals(Scratch::bytes<State>(static_cast<std::size_t>(rows) * totals_per_row_));
     if (!totals) return Status::out_of_memory;
@@ -553,9 +676,10 @@ class Backward {
         for (int k = 0; k <= order; ++k) cascade.section[0].b[k] = 0;
       }
       cascade.set_lane(lane);
-      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, states);
-      states_of_lane(f_.batch, f_.gzf, row, f_.sections, lane, v);
+      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, nullptr, states);
+      states_of_lane(f_.batch, f_.gzf, row, f_.sections, lane, nullptr, v);
     }
+    cascade.look_at_zeros();
     const bool shared = all_the_same(x);
 
     const auto run_tile = [&](std::size_t i, double* z, std::size_t between) {

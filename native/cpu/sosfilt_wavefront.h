@@ -118,7 +118,8 @@ TORCH_IIR_INLINE void for_steps(int count, Past& past, Step step) {
 }
 
 // `count` samples through the cascade, from the states z[k] on. With `keep`, what goes into each section and what comes
-// out of it, step by step, for the way back: 2 (count + fill) waves. In and out may be the same.
+// out of it, step by step, for the way back: 2 (count + fill) waves. In and out may be the
+// same.
 template <bool keep>
 void wave_filter(const double* in, double* out, int count, const WaveSections& sections, Wave* z, double* kept) {
   WaveVectors b0 = load_wave(sections.b[0].lane), a1 = load_wave(sections.a[1].lane),

@@ -14,6 +14,7 @@
 #include "torch_iir/broadcast.h"
 #include "torch_iir/instruction_sets.h"
 #include "torch_iir/lfilter.h"
+#include "torch_iir/sosfilt.h"
 #include "torch_iir/version.h"
 
 namespace py = pybind11;
@@ -166,6 +167,13 @@ PYBIND11_MODULE(_native, module) {
         return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex))];
       },
       py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false,
+      "The algorithm that \"automatic\" stands for.");
+  module.def(
+      "sosfilt_algorithm",
+      [](std::int64_t rows, std::int64_t samples, int sections, bool complex) {
+        return algorithm_names[static_cast<int>(sosfilt_algorithm(rows, samples, sections, complex))];
+      },
+      py::arg("rows"), py::arg("samples"), py::arg("sections"), py::arg("complex") = false,
       "The algorithm that \"automatic\" stands for.");
   module.def("build_info", &build_info, "Version, compiler, instruction set in use (isa) and available (isas).");
   module.def(
