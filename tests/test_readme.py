@@ -1,12 +1,15 @@
-"""README.md tells the truth: its code runs, its table of algorithms is the library's."""
+"""README.md tells the truth: its code runs, its tables of algorithms are the library's."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import torch_iir_native
+from torch_iir_native import _native
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -15,12 +18,15 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="tests of an install
 
 def test_code_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
+    for block in blocks:  # each goes on where the one before it stopped
         exec(compile(block, str(README), "exec"), scope)
-        assert scope["bank"].shape == (8, 128, 16000)  # type: ignore[attr-defined]
-        assert scope["poles"].grad is not None  # type: ignore[attr-defined]
+    assert scope["bank"].shape == (8, 128, 16000)
+    assert scope["poles"].grad.abs().min() > 0
+    assert scope["low"].shape == (8, 2, 16000)
+    assert scope["cutoff"].grad.abs().min() > 0
+    assert scope["energies"].shape == (8, 40)
+    torch.testing.assert_close(scope["y"], scope["x"])  # a SOSFilter begins as y = x
 
 
 @pytest.mark.parametrize(
@@ -44,5 +50,26 @@ def test_code_runs() -> None:
         (64, 1_000_000, 0, "direct"),
     ],
 )
-def test_table_of_algorithms(rows: int, samples: int, order: int, algorithm: str) -> None:
+def test_table_of_algorithms_of_lfilter(rows: int, samples: int, order: int, algorithm: str) -> None:
     assert torch_iir_native.lfilter_algorithm(rows, samples, order) == algorithm
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "sections", "algorithm"),
+    [
+        (12, 32, 2, "rows"),
+        (12, 31, 2, "direct"),
+        (500, 1000, 100, "rows"),
+        (11, 32, 2, "wavefront"),
+        (1, 1_000_000, 100, "wavefront"),
+        (1, 31, 100, "direct"),
+    ],
+)
+def test_table_of_algorithms_of_sosfilt(rows: int, samples: int, sections: int, algorithm: str) -> None:
+    assert _native.sosfilt_algorithm(rows, samples, sections) == algorithm
+
+
+@pytest.mark.parametrize("rows", [1, 11, 12])
+@pytest.mark.parametrize("samples", [31, 32, 95, 96, 255, 256])
+def test_a_single_section_runs_as_lfilter(rows: int, samples: int) -> None:
+    assert _native.sosfilt_algorithm(rows, samples, 1) == torch_iir_native.lfilter_algorithm(rows, samples, 2)
