@@ -5,9 +5,9 @@ from torch_iir import _algorithm, _libraries
 _libraries.load()
 _algorithm.force_from_environment()
 
-from torch_iir import design, functional, nn, signal  # noqa: E402  (they need the operators)
+from torch_iir import design, functional, nn, signal, transforms  # noqa: E402  (they need the operators)
 from torch_iir._algorithm import algorithm  # noqa: E402
 from torch_iir._libraries import build_info  # noqa: E402
 
 __version__ = str(build_info()["version"])
-__all__ = ["algorithm", "build_info", "design", "functional", "nn", "signal"]
+__all__ = ["algorithm", "build_info", "design", "functional", "nn", "signal", "transforms"]

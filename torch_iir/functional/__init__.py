@@ -1,4 +1,4 @@
-"""torchaudio.functional's filters: same names, order of arguments and defaults."""
+"""torchaudio.functional's filters and mel filterbanks: same names, order of arguments and defaults."""
 
 from torch_iir.functional._biquads import (
     allpass_biquad,
@@ -14,6 +14,7 @@ from torch_iir.functional._biquads import (
     treble_biquad,
 )
 from torch_iir.functional._lfilter import biquad, filtfilt, lfilter
+from torch_iir.functional._mel import melscale_fbanks
 
 __all__ = [
     "allpass_biquad",
@@ -28,6 +29,7 @@ __all__ = [
     "highpass_biquad",
     "lfilter",
     "lowpass_biquad",
+    "melscale_fbanks",
     "riaa_biquad",
     "treble_biquad",
 ]

@@ -1,0 +1,5 @@
+"""torchaudio.transforms' modules: same names, order of arguments and defaults."""
+
+from torch_iir.transforms._mel import MelScale
+
+__all__ = ["MelScale"]
