@@ -562,6 +562,30 @@ def test_a_bad_gradient_never_changes_a_later_one(algorithm: str, rows: int) -> 
     assert torch.equal(gx[1:], good[1:])
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_bad_first_gradient_spares_the_coefficients_of_delayed_samples(algorithm: str, rows: int) -> None:
+    """b1, b2, a1, a2 act on samples before: what is wrong with y[0] does not concern them."""
+    sos = torch.from_numpy(DESIGNS["butter 5"])
+    x = signal(np.random.default_rng(2), rows, 400)
+    skip_unless(algorithm, x, sos)
+    gy = torch.ones_like(x)
+    gy[0, 0] = torch.nan
+    _, gsos, _ = sosfilt_backward(gy, None, x, sos, None, 2)
+    finite = gsos.isfinite()
+    assert finite[-1].tolist() == [False, True, True, False, True, True]  # of the last section; a0 has b0 in it
+
+
+@pytest.mark.parametrize("filters", [1, 5, 16, 20])
+def test_an_infinite_gradient_stays_infinite_in_a_sum(algorithm: str, filters: int) -> None:
+    sos = sections(2, np.random.default_rng(1)).expand(filters, 2, 6)
+    x = signal(np.random.default_rng(2), 1, 100)
+    skip_unless(algorithm, x, sos)
+    gy = torch.ones(filters, 100, dtype=x.dtype)
+    gy[-1, 99] = torch.inf
+    gx = sosfilt_backward(gy, None, x, sos, None, 1)[0]
+    assert gx[0, 99].isinf()
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rows", [1, 20])
 def test_a_tail_ends_in_zeros_not_in_subnormal_numbers(algorithm: str, rows: int, dtype: torch.dtype) -> None:

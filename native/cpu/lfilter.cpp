@@ -16,6 +16,7 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 inline constexpr int tile_rows = 64;        // samples of each lane in a tile
+inline constexpr int bank_tile_rows = 32;   // the same on the way back through a bank: faster by a tenth
 inline constexpr int ahead_in_rows = 128;   // samples by which rows are fetched into the cache
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
 inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
@@ -537,25 +538,25 @@ class Backward {
     const Sample *g[lanes], *x[lanes], *y[lanes];
     Sample* gx[lanes];
     double a0[lanes];
-    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are left out at the end
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one, with a gradient of zero
       const std::int64_t row = first + (lane < used ? lane : used - 1);
       g[lane] = gradient_row(row);
       x[lane] = f_.x.row(f_.batch, row), y[lane] = f_.y.row(f_.batch, row);
       gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
       a0[lane] = filters_.read_row(row, one_b, one_a);
       read_history(row, one_v);
-      if (lane >= used && sums != nullptr) {  // adds nothing to the sums
-        for (int k = 0; k <= order_; ++k) one_b[k] = 0;
-      }
       for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
-      for (int k = 0; k < order_; ++k) v[k * lanes + lane] = one_v[k];
+      for (int k = 0; k < order_; ++k) v[k * lanes + lane] = lane < used ? one_v[k] : 0;
     }
     for (std::size_t i = 0; i < state; ++i) gb[i] = ga[i] = 0;
+
+    const bool shared = in_registers && all_the_same(x);
+    const int most = shared ? bank_tile_rows : length;
 
     // Tiles from the end: body(t, count) for the samples [t, t + count), in reverse.
     const auto for_tiles = [&](auto&& body) {
       for (std::int64_t end = f_.samples; end > 0;) {
-        const int count = end < length ? static_cast<int>(end) : length;
+        const int count = end < most ? static_cast<int>(end) : most;
         body(end -= count, count);
       }
     };
@@ -568,6 +569,7 @@ class Backward {
     const auto load_gradient = [&](auto* tile, std::int64_t t, int count) {
       if (f_.gy) {
         load_reversed(tile, g, f_.gy.step, t, count);
+        if (used < lanes) clear_lanes(tile, used, count);
       } else {
         std::memset(static_cast<void*>(tile), 0, sizeof(*tile) * static_cast<std::size_t>(count) * lanes);
       }
@@ -581,7 +583,6 @@ class Backward {
     if (in_registers) {
       auto *g_tile = scratch.take<Tile<Sample>>(tile_size), *x_tile = scratch.take<Tile<Sample>>(tile_size);
       auto* y_tile = scratch.take<Tile<Sample>>(tile_size);
-      const bool shared = all_the_same(x);
       with_order(order_, [&](auto order) {
         const auto run = [&](auto correlate) {
           for_tiles([&](std::int64_t t, int count) {
@@ -593,7 +594,7 @@ class Backward {
                                                           [&](auto produce) { put(t, count, produce); });
             };
             if (correlate.value && shared) {
-              alignas(64) double samples[2 * tile_rows];
+              alignas(64) double samples[bank_tile_rows];
               read_samples(samples, x[0] + (t + count - 1) * f_.x.step, -f_.x.step, count);
               backward(Shared{samples});
             } else {

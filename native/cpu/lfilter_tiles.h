@@ -168,7 +168,7 @@ void backward_tile(T* g, In x, Out y, int count, const double* b, const double* 
 }
 
 // The input gradients of `count` samples in reverse, produce(0), produce(1), …: added up over the lanes into `sums`, or
-// stored in `rows`, or neither where both are null. In lanes beyond `used` what is added up must be 0.
+// stored in `rows`, or neither where both are null. What lanes beyond `used` add must be 0.
 template <int ahead, class Sample, class Produce>
 void put_gradient(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, double* sums, Produce produce) {
   if (sums == nullptr && rows[0] != nullptr) return store_rows<true, -ahead>(rows, used, step, count, produce);

@@ -399,6 +399,14 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
   }
 }
 
+// Lanes that carry no signal get zeros.
+template <class T>
+void clear_lanes(T* tile, int used, int count) {
+  for (int t = 0; t < count; ++t) {
+    for (int lane = used; lane < lanes; ++lane) tile[t * lanes + lane] = 0;
+  }
+}
+
 // rows[lane][t * step] = produce(t) in the lane, t < count, lane < used; reversed: produce(count − 1 − t). produce(0),
 // produce(1), … are called in this order, once each. `ahead` as above.
 template <bool reversed = false, int ahead = 0, class Sample, class Produce>

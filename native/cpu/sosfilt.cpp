@@ -108,21 +108,17 @@ bool takes(Algorithm algorithm, int sections) {
 
 // ---- rows in lanes -------------------------------------------------------------------------------------------
 
-// What is known of a section's zeros, in all lanes: each step saves a multiplication.
-enum class Zeros { anywhere, monic /* b[0] = 1 */, on_circle /* and b[2] = ±1: Butterworth, Chebyshev, notches, … */ };
-
-// A section in every lane, from the states z on. The states are those of the transposed direct form II in any case.
-template <Zeros zeros>
+// A section in every lane, from the states z on. `monic`: b[0] is 1 in all lanes.
+//   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0
+template <bool monic>
 class SectionFilter {
  public:
   TORCH_IIR_INLINE SectionFilter(const double* b, const double* a, const double* z) {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const auto value = [&](const double* from, int k) { return load_doubles(from + k * lanes + v * width); };
-      a1_[v] = value(a, 1), a2_[v] = value(a, 2), z1_[v] = value(z, 0), z2_[v] = value(z, 1);
-      b0_[v] = value(b, 0), b1_[v] = value(b, 1), b2_[v] = value(b, 2);
-      if constexpr (zeros != Zeros::on_circle) b1_[v] -= a1_[v] * b0_[v], b2_[v] -= a2_[v] * b0_[v];
-      sign_[v] = __builtin_bit_cast(Bits, b2_[v]) & (Bits{} + (std::int64_t{1} << 63));
+      b0_[v] = value(b, 0), a1_[v] = value(a, 1), a2_[v] = value(a, 2), z1_[v] = value(z, 0), z2_[v] = value(z, 1);
+      c1_[v] = value(b, 1) - a1_[v] * b0_[v], c2_[v] = value(b, 2) - a2_[v] * b0_[v];
     }
   }
   TORCH_IIR_INLINE Pair step(Pair x) { return {step(x.low, 0), step(x.high, 1)}; }
@@ -132,25 +128,14 @@ class SectionFilter {
   }
 
  private:
-  using Bits = Vector<std::int64_t, width>;
-
   TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
-    const Doubles head = z1_[v];
-    if constexpr (zeros == Zeros::on_circle) {
-      const Doubles y = x + head, signed_x = __builtin_bit_cast(Doubles, __builtin_bit_cast(Bits, x) ^ sign_[v]);
-      z1_[v] = (z2_[v] + b1_[v] * x) - a1_[v] * y;
-      z2_[v] = signed_x - a2_[v] * y;
-      return y;
-    } else {  // with y replaced, the chain from one sample to the next is a single multiply-add
-      const Doubles y = zeros == Zeros::monic ? x + head : b0_[v] * x + head;
-      z1_[v] = (z2_[v] + b1_[v] * x) - a1_[v] * head;
-      z2_[v] = b2_[v] * x - a2_[v] * head;
-      return y;
-    }
+    const Doubles head = z1_[v], y = monic ? x + head : b0_[v] * x + head;
+    z1_[v] = (z2_[v] + c1_[v] * x) - a1_[v] * head;
+    z2_[v] = c2_[v] * x - a2_[v] * head;
+    return y;
   }
 
-  Doubles b0_[2], b1_[2], b2_[2], a1_[2], a2_[2], z1_[2], z2_[2];
-  Bits sign_[2];
+  Doubles b0_[2], c1_[2], c2_[2], a1_[2], a2_[2], z1_[2], z2_[2];
 };
 
 // A cascade in every lane.
@@ -162,10 +147,10 @@ class TileCascade {
         sections_(sections),
         b_(scratch.take<double>(static_cast<std::size_t>(sections) * size)),
         a_(scratch.take<double>(static_cast<std::size_t>(sections) * size)),
-        zeros_(scratch.take<Zeros>(sections)) {}
+        monic_(scratch.take<bool>(sections)) {}
   static constexpr std::size_t bytes(std::size_t sections) {
     return Scratch::bytes<Section<double>>(sections) + Scratch::bytes<double>(sections) +
-           2 * Scratch::bytes<double>(sections * size) + Scratch::bytes<Zeros>(sections);
+           2 * Scratch::bytes<double>(sections * size) + Scratch::bytes<bool>(sections);
   }
 
   Section<double>* section;  // of one lane, for set_lane
@@ -180,14 +165,10 @@ class TileCascade {
     }
   }
   // To be called when all lanes are set.
-  void look_at_zeros() {
+  void look_at_gains() {
     for (int s = 0; s < sections_; ++s) {
-      bool monic = true, on_circle = true;
-      for (int lane = 0; lane < lanes; ++lane) {
-        monic &= b_of(s)[lane] == 1;
-        on_circle &= __builtin_fabs(b_of(s)[2 * lanes + lane]) == 1;
-      }
-      zeros_[s] = !monic ? Zeros::anywhere : !on_circle ? Zeros::monic : Zeros::on_circle;
+      monic_[s] = true;
+      for (int lane = 0; lane < lanes; ++lane) monic_[s] &= b_of(s)[lane] == 1;
     }
   }
   const double* b_of(int s) const { return b_ + s * size; }
@@ -201,10 +182,10 @@ class TileCascade {
       filter.finish(z + s * order * lanes);
     };
     const double* state = z + s * order * lanes;
-    switch (zeros_[s]) {
-      case Zeros::anywhere: return run(SectionFilter<Zeros::anywhere>(b_of(s), a_of(s), state));
-      case Zeros::monic: return run(SectionFilter<Zeros::monic>(b_of(s), a_of(s), state));
-      case Zeros::on_circle: return run(SectionFilter<Zeros::on_circle>(b_of(s), a_of(s), state));
+    if (monic_[s]) {
+      run(SectionFilter<true>(b_of(s), a_of(s), state));
+    } else {
+      run(SectionFilter<false>(b_of(s), a_of(s), state));
     }
   }
   // To another tile, or in place.
@@ -218,7 +199,7 @@ class TileCascade {
   static constexpr int size = (order + 1) * lanes;
   int sections_;
   double *b_, *a_;
-  Zeros* zeros_;
+  bool* monic_;
 };
 
 template <class State>
@@ -382,7 +363,7 @@ class Forward {
       states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, cascade.scale, z);
       for (int s = 0; s < f_.sections; ++s) scale[s * lanes + lane] = cascade.scale[s];
     }
-    cascade.look_at_zeros();
+    cascade.look_at_gains();
     const bool shared = all_the_same(x);
     const int last = f_.sections - 1;
     for (std::int64_t t = 0; t < f_.samples; t += tile_rows) {
@@ -666,20 +647,18 @@ class Backward {
 
     const Sample *g[lanes], *x[lanes];
     Sample* gx[lanes];
-    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are left out at the end
+    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one, with a gradient of zero
       const std::int64_t row = first + (lane < used ? lane : used - 1);
       g[lane] = f_.gy ? f_.gy.row(f_.batch, row) : nullptr;
       x[lane] = f_.x.row(f_.batch, row);
       gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
       cascades_.read_row(row, cascade.section);
-      if (lane >= used) {  // adds nothing to the sums
-        for (int k = 0; k <= order; ++k) cascade.section[0].b[k] = 0;
-      }
       cascade.set_lane(lane);
       states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, nullptr, states);
       states_of_lane(f_.batch, f_.gzf, row, f_.sections, lane, nullptr, v);
     }
-    cascade.look_at_zeros();
+    clear_lanes(v, used, order * f_.sections);
+    cascade.look_at_gains();
     const bool shared = all_the_same(x);
 
     const auto run_tile = [&](std::size_t i, double* z, std::size_t between) {
@@ -705,6 +684,7 @@ class Backward {
         const Sample* at[lanes];
         for (int lane = 0; lane < lanes; ++lane) at[lane] = g[lane] + t * f_.gy.step;
         load_tile<true, -ahead_in_rows>(g_tile, at, f_.gy.step, count);
+        if (used < lanes) clear_lanes(g_tile, used, count);
       } else {
         std::memset(g_tile, 0, sizeof(double) * tile_size);
       }

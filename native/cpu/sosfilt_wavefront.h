@@ -118,8 +118,7 @@ TORCH_IIR_INLINE void for_steps(int count, Past& past, Step step) {
 }
 
 // `count` samples through the cascade, from the states z[k] on. With `keep`, what goes into each section and what comes
-// out of it, step by step, for the way back: 2 (count + fill) waves. In and out may be the
-// same.
+// out of it, step by step, for the way back: 2 (count + fill) waves. In and out may be the same.
 template <bool keep>
 void wave_filter(const double* in, double* out, int count, const WaveSections& sections, Wave* z, double* kept) {
   WaveVectors b0 = load_wave(sections.b[0].lane), a1 = load_wave(sections.a[1].lane),
@@ -175,14 +174,15 @@ void wave_backward(double* g, int count, const WaveSections& sections, const dou
     WaveVectors out;
 #pragma GCC unroll 4
     for (int i = 0; i < wave_vectors; ++i) {
-      const Doubles zero{}, in = lanes.choose(i, x.v[i], zero), past_y = lanes.choose(i, y.v[i], zero);
+      const Doubles zero{}, in = x.v[i], past_y = y.v[i];
       const Doubles now = (from.v[i] - a2.v[i] * v2.v[i]) - a1.v[i] * v1.v[i];
       out.v[i] = (b2.v[i] * v2.v[i] + b1.v[i] * v1.v[i]) + b0.v[i] * now;
-      gb0.v[i] += in * lanes.choose(i, now, zero);
-      gb1.v[i] += in * v1.v[i];
-      gb2.v[i] += in * v2.v[i];
-      ga1.v[i] += past_y * v1.v[i];
-      ga2.v[i] += past_y * v2.v[i];
+      // Lanes without a sample hold anything, NaN too, and are left out behind the products.
+      gb0.v[i] += lanes.choose(i, in * now, zero);
+      gb1.v[i] += lanes.choose(i, in * v1.v[i], zero);
+      gb2.v[i] += lanes.choose(i, in * v2.v[i], zero);
+      ga1.v[i] += lanes.choose(i, past_y * v1.v[i], zero);
+      ga2.v[i] += lanes.choose(i, past_y * v2.v[i], zero);
       v2.v[i] = lanes.choose(i, v1.v[i], v2.v[i]);
       v1.v[i] = lanes.choose(i, now, v1.v[i]);
     }
