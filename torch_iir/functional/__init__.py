@@ -1,4 +1,4 @@
-"""torchaudio.functional's filters and mel filterbanks: same names, order of arguments and defaults."""
+"""torchaudio.functional's filters, mel filterbanks and Griffin-Lim: same names, order of arguments and defaults."""
 
 from torch_iir.functional._biquads import (
     allpass_biquad,
@@ -13,6 +13,7 @@ from torch_iir.functional._biquads import (
     riaa_biquad,
     treble_biquad,
 )
+from torch_iir.functional._griffinlim import griffinlim
 from torch_iir.functional._lfilter import biquad, filtfilt, lfilter
 from torch_iir.functional._mel import melscale_fbanks
 
@@ -26,6 +27,7 @@ __all__ = [
     "deemph_biquad",
     "equalizer_biquad",
     "filtfilt",
+    "griffinlim",
     "highpass_biquad",
     "lfilter",
     "lowpass_biquad",

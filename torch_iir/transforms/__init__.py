@@ -1,5 +1,6 @@
 """torchaudio.transforms' modules: same names, order of arguments and defaults."""
 
+from torch_iir.transforms._griffinlim import GriffinLim
 from torch_iir.transforms._mel import MelScale
 
-__all__ = ["MelScale"]
+__all__ = ["GriffinLim", "MelScale"]
