@@ -71,7 +71,7 @@ def melscale_fbanks(
             f_min and f_max apart.
 
     Note:
-        The numbers of ``torchaudio.functional.melscale_fbanks``, whose single precision is off by some 1e-4, and, with
+        The numbers of ``torchaudio.functional.melscale_fbanks``, whose single precision is off by some 1e-5, and, with
         ``"slaney"`` twice and transposed, of ``librosa.filters.mel``. For an odd sample rate torchaudio shifts all
         frequencies, because it rounds half of the rate down; here, as in librosa, it is not rounded.
 
