@@ -82,7 +82,8 @@ def test_given_back_by_another_thread() -> None:
 def test_outputs_are_ordinary_tensors() -> None:
     y = output(1.0)
     assert y.device == torch.device("cpu")
-    assert y.is_contiguous() and y.storage_offset() == 0
+    assert y.is_contiguous()
+    assert y.storage_offset() == 0
     assert bool((y.add_(1) == 2).all())
     torch.testing.assert_close(y.clone(), y)
 

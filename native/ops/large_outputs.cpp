@@ -1,7 +1,9 @@
 #include "large_outputs.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <mutex>
 #include <utility>
 
@@ -32,6 +34,27 @@ Kept& kept() {
 
 std::int64_t rounded(std::int64_t bytes) { return (bytes + page - 1) / page * page; }
 
+#if defined(__linux__)
+// From the system, not from malloc: what malloc gets back it may keep.
+void* allocate(std::int64_t bytes) {
+  const std::int64_t all = bytes + page;  // the ends are cut off so that huge pages fit
+  void* const mapped = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(mapped);
+  char* const data = begin + (page - reinterpret_cast<std::uintptr_t>(begin) % page) % page;
+  if (data > begin) munmap(begin, data - begin);
+  if (data + bytes < begin + all) munmap(data + bytes, begin + all - (data + bytes));
+  static_cast<void>(madvise(data, bytes, MADV_HUGEPAGE));
+  return data;
+}
+void release(const Block& block) {
+  if (block.data != nullptr) munmap(block.data, block.bytes);
+}
+#else
+void* allocate(std::int64_t bytes) { return std::aligned_alloc(page, static_cast<std::size_t>(bytes)); }
+void release(const Block& block) { std::free(block.data); }
+#endif
+
 }  // namespace
 
 void* take_large(std::int64_t bytes) {
@@ -43,16 +66,12 @@ void* take_large(std::int64_t bytes) {
       if (block.data != nullptr && block.bytes == wanted) {
         void* const data = block.data;
         std::move(&block + 1, std::end(all.blocks), &block);
-        all.blocks[std::size(all.blocks) - 1] = {};
+        *std::rbegin(all.blocks) = {};
         return data;
       }
     }
   }
-  void* const data = std::aligned_alloc(page, static_cast<std::size_t>(wanted));
-#if defined(__linux__)
-  if (data != nullptr) static_cast<void>(madvise(data, static_cast<std::size_t>(wanted), MADV_HUGEPAGE));
-#endif
-  return data;
+  return allocate(wanted);
 }
 
 void give_back_large(void* data, std::int64_t bytes) {
@@ -64,7 +83,7 @@ void give_back_large(void* data, std::int64_t bytes) {
     for (Block& place : all.blocks) std::swap(block, place);  // the oldest falls out
   }
 #endif
-  std::free(block.data);
+  release(block);
 }
 
 }  // namespace torch_iir::ops
