@@ -226,7 +226,9 @@ void load_tile_or_shared(double* tile, const Sample* const (&rows)[lanes], bool 
 
 inline constexpr int long_stretch = 4096;  // the pipeline of sections is filled and emptied once in so many samples
 
-void to_waves(const Section<double>* section, const double* z, int sections, WaveSections* wave, Wave* states) {
+template <int depth>
+void to_waves(const Section<double>* section, const double* z, int sections, WaveSections<depth>* wave,
+              Wave<depth>* states) {
   const int waves = (sections + depth - 1) / depth;
   for (int s = 0; s < waves * depth; ++s) {
     const int w = s / depth, at = s % depth;
@@ -266,7 +268,8 @@ class Forward {
         bool success = false;
         if constexpr (std::is_same_v<State, double>) {
           if (algorithm == Algorithm::rows) success = group_rows(row, static_cast<int>(left < group ? left : group));
-          if (algorithm == Algorithm::wavefront) success = wavefront_row(row);
+          if (algorithm == Algorithm::wavefront)
+            success = f_.sections <= 4 ? wavefront_row<4>(row) : wavefront_row<8>(row);
         }
         if (algorithm == Algorithm::direct) success = direct_row(row);
         if (!success) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
@@ -313,16 +316,17 @@ class Forward {
     return true;
   }
 
+  template <int depth>
   bool wavefront_row(std::int64_t row) const {
     const auto sections = static_cast<std::size_t>(f_.sections), waves = (sections + depth - 1) / depth;
     Scratch scratch(Scratch::bytes<Section<State>>(sections) + Scratch::bytes<State>(order * sections) +
-                    Scratch::bytes<WaveSections>(waves) + Scratch::bytes<Wave>(order * waves) +
+                    Scratch::bytes<WaveSections<depth>>(waves) + Scratch::bytes<Wave<depth>>(order * waves) +
                     Scratch::bytes<double>(long_stretch));
     if (!scratch) return false;
     auto* section = scratch.take<Section<State>>(sections);
     State* z = scratch.take<State>(order * sections);
-    auto* wave = scratch.take<WaveSections>(waves);
-    auto* states = scratch.take<Wave>(order * waves);
+    auto* wave = scratch.take<WaveSections<depth>>(waves);
+    auto* states = scratch.take<Wave<depth>>(order * waves);
     double* u = scratch.take<double>(long_stretch);
     cascades_.read_row(row, section);
     read_states(f_.batch, f_.zi, row, f_.sections, z);
@@ -486,7 +490,9 @@ class Backward {
           step = count - done < lanes ? count - done : lanes;
           success = group_rows(first + done, static_cast<int>(step), sums);
         }
-        if (algorithm_ == Algorithm::wavefront) success = wavefront_row(first + done, sums);
+        if (algorithm_ == Algorithm::wavefront) {
+          success = f_.sections <= 4 ? wavefront_row<4>(first + done, sums) : wavefront_row<8>(first + done, sums);
+        }
       }
       if (algorithm_ == Algorithm::direct) success = direct_row(first + done, sums);
       if (!success) return false;
@@ -568,31 +574,34 @@ class Backward {
     return true;
   }
 
+  template <int depth>
   bool wavefront_row(std::int64_t row, double* sums) const {
     const auto sections = static_cast<std::size_t>(f_.sections), waves = (sections + depth - 1) / depth;
     const auto stretches = static_cast<std::size_t>((f_.samples + stretch - 1) / stretch);
-    const std::size_t per_wave = 2 * (stretch + fill) * depth;  // of what is kept
+    const std::size_t per_wave = 2 * (stretch + fill<depth>)*depth;  // of what is kept
     Scratch scratch(Scratch::bytes<Section<double>>(sections) + Scratch::bytes<double>(order * sections) +
-                    Scratch::bytes<WaveSections>(waves) + Scratch::bytes<Wave>(order * waves * (stretches + 1)) +
-                    Scratch::bytes<Wave>(order * waves) + 2 * Scratch::bytes<Wave>((order + 1) * waves) +
+                    Scratch::bytes<WaveSections<depth>>(waves) +
+                    Scratch::bytes<Wave<depth>>(order * waves * (stretches + 1)) +
+                    Scratch::bytes<Wave<depth>>(order * waves) + 2 * Scratch::bytes<Wave<depth>>((order + 1) * waves) +
                     Scratch::bytes<double>(stretch) + Scratch::bytes<double>(per_wave * waves));
     if (!scratch) return false;
     auto* section = scratch.take<Section<double>>(sections);
     double* z = scratch.take<double>(order * sections);
-    auto* wave = scratch.take<WaveSections>(waves);
-    Wave* states = scratch.take<Wave>(order * waves * (stretches + 1));  // at the beginning of each stretch
-    Wave *v = scratch.take<Wave>(order * waves), *gb = scratch.take<Wave>((order + 1) * waves),
-         *ga = scratch.take<Wave>((order + 1) * waves);
+    auto* wave = scratch.take<WaveSections<depth>>(waves);
+    Wave<depth>* states =
+        scratch.take<Wave<depth>>(order * waves * (stretches + 1));  // at the beginning of each stretch
+    Wave<depth>*v = scratch.take<Wave<depth>>(order * waves), *gb = scratch.take<Wave<depth>>((order + 1) * waves),
+    *ga = scratch.take<Wave<depth>>((order + 1) * waves);
     double *u = scratch.take<double>(stretch), *kept = scratch.take<double>(per_wave * waves);
     cascades_.read_row(row, section);
     read_states(f_.batch, f_.gzf, row, f_.sections, z);
     to_waves(section, z, f_.sections, wave, v);
     read_states(f_.batch, f_.zi, row, f_.sections, z);
     to_waves(section, z, f_.sections, wave, states);
-    for (std::size_t i = 0; i < (order + 1) * waves; ++i) gb[i] = ga[i] = Wave{};
+    for (std::size_t i = 0; i < (order + 1) * waves; ++i) gb[i] = ga[i] = Wave<depth>{};
 
     const Sample* x = f_.x.row(f_.batch, row);
-    const auto run_stretch = [&](std::size_t i, Wave* z, auto keep) {
+    const auto run_stretch = [&](std::size_t i, Wave<depth>* z, auto keep) {
       const std::int64_t t = static_cast<std::int64_t>(i) * stretch, left = f_.samples - t;
       const int count = left < stretch ? static_cast<int>(left) : stretch;
       read_samples(u, x + t * f_.x.step, f_.x.step, count);
@@ -601,7 +610,7 @@ class Backward {
       return count;
     };
     for (std::size_t i = 0; i + 1 < stretches; ++i) {
-      Wave* z = states + i * order * waves;
+      Wave<depth>* z = states + i * order * waves;
       for (std::size_t k = 0; k < order * waves; ++k) z[order * waves + k] = z[k];
       run_stretch(i, z + order * waves, Choice<false>{});
     }

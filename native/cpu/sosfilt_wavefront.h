@@ -1,5 +1,5 @@
-// A cascade of up to `depth` sections as a wavefront: a section in each lane, each `delay` samples behind the one
-// before it. A step computes one sample of every section, and a shift by one lane hands the outputs on to the next
+// A cascade of up to `depth` sections, 4 or 8, as a wavefront: a section in each lane, each `delay` samples behind the
+// one before it. A step computes one sample of every section, and a shift by one lane hands the outputs on to the next
 // section.
 //
 //   lane l holds section s = depth − 1 − l; at step n it is at sample n − s · delay
@@ -14,99 +14,110 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr int depth = 8;
+// Vectors of four: on wider ones a step takes as long, and the way back longer.
+inline constexpr int part = width < 4 ? width : 4;
+using Part = Vector<double, part>;
+
 inline constexpr int delay = 4;
+template <int depth>
 inline constexpr int fill = (depth - 1) * delay;
-inline constexpr int wave_vectors = depth / width;
 
 // A value of every section, by lane.
+template <int depth>
 struct alignas(64) Wave {
   double lane[depth] = {};
 
   double& of(int section) { return lane[depth - 1 - section]; }
   double of(int section) const { return lane[depth - 1 - section]; }
 };
+template <int depth>
 struct WaveVectors {
-  Doubles v[wave_vectors];
-};
-TORCH_IIR_INLINE WaveVectors load_wave(const double* from) {
-  WaveVectors result;
-#pragma GCC unroll 4
-  for (int i = 0; i < wave_vectors; ++i) result.v[i] = load_doubles(from + i * width);
-  return result;
-}
-TORCH_IIR_INLINE void store_wave(double* to, const WaveVectors& wave) {
-#pragma GCC unroll 4
-  for (int i = 0; i < wave_vectors; ++i) store_doubles(to + i * width, wave.v[i]);
-}
+  static constexpr int parts = depth / part;
+  Part v[parts];
 
+  TORCH_IIR_INLINE static WaveVectors load(const double* from) {
+    WaveVectors result;
+#pragma GCC unroll 4
+    for (int i = 0; i < parts; ++i) result.v[i] = TORCH_IIR_ISA::load<Part>(from + i * part);
+    return result;
+  }
+  TORCH_IIR_INLINE void store(double* to) const {
+#pragma GCC unroll 4
+    for (int i = 0; i < parts; ++i) TORCH_IIR_ISA::store(to + i * part, v[i]);
+  }
+
+  // Every lane from the one above it, the top one from `enters`; and from the one below it.
+  TORCH_IIR_INLINE WaveVectors shifted_down(double enters) const {
+    WaveVectors result;
+#pragma GCC unroll 4
+    for (int i = 0; i < parts; ++i) {
+      const Part above = i + 1 < parts ? v[i + 1] : enters - Part{};
+      result.v[i] = permute<Window<1>>(v[i], above, std::make_index_sequence<part>{});
+    }
+    return result;
+  }
+  TORCH_IIR_INLINE WaveVectors shifted_up(double enters) const {
+    WaveVectors result;
+#pragma GCC unroll 4
+    for (int i = 0; i < parts; ++i) {
+      const Part below = i > 0 ? v[i - 1] : enters - Part{};
+      result.v[i] = permute<Window<part - 1>>(below, v[i], std::make_index_sequence<part>{});
+    }
+    return result;
+  }
+};
+
+template <int depth>
 struct WaveSections {
-  Wave b[3], a[3];  // normalised
+  Wave<depth> b[3], a[3];  // normalised
 };
-
-// Every lane from the one above it, the top one from `enters`; and from the one below it.
-TORCH_IIR_INLINE WaveVectors shifted_down(const WaveVectors& wave, double enters) {
-  WaveVectors result;
-#pragma GCC unroll 4
-  for (int i = 0; i < wave_vectors; ++i) {
-    const Doubles above = i + 1 < wave_vectors ? wave.v[i + 1] : everywhere(enters);
-    result.v[i] = permute<Window<1>>(wave.v[i], above, std::make_index_sequence<width>{});
-  }
-  return result;
-}
-TORCH_IIR_INLINE WaveVectors shifted_up(const WaveVectors& wave, double enters) {
-  WaveVectors result;
-#pragma GCC unroll 4
-  for (int i = 0; i < wave_vectors; ++i) {
-    const Doubles below = i > 0 ? wave.v[i - 1] : everywhere(enters);
-    result.v[i] = permute<Window<width - 1>>(below, wave.v[i], std::make_index_sequence<width>{});
-  }
-  return result;
-}
 
 // Which sections have a sample at step n of a stretch of `count` samples.
+template <int depth>
 class ActiveLanes {
  public:
   static constexpr bool all = false;
   TORCH_IIR_INLINE ActiveLanes(int n, int count) {
 #pragma GCC unroll 4
-    for (int i = 0; i < wave_vectors; ++i) {
-      Vector<std::int64_t, width> first;
-#pragma GCC unroll 8
-      for (int l = 0; l < width; ++l) first[l] = (depth - 1 - i * width - l) * delay;
+    for (int i = 0; i < depth / part; ++i) {
+      Mask first;
+#pragma GCC unroll 4
+      for (int l = 0; l < part; ++l) first[l] = (depth - 1 - i * part - l) * delay;
       mask_[i] = (first <= n) & (n - first < count);
     }
   }
-  TORCH_IIR_INLINE Doubles choose(int vector, Doubles yes, Doubles no) const { return mask_[vector] ? yes : no; }
+  TORCH_IIR_INLINE Part choose(int i, Part yes, Part no) const { return mask_[i] ? yes : no; }
 
  private:
-  using Mask = Vector<std::int64_t, width>;
-  Mask mask_[wave_vectors];
+  using Mask = Vector<std::int64_t, part>;
+  Mask mask_[depth / part];
 };
 struct AllLanes {
   static constexpr bool all = true;
-  TORCH_IIR_INLINE Doubles choose(int, Doubles yes, Doubles) const { return yes; }
+  TORCH_IIR_INLINE Part choose(int, Part yes, Part) const { return yes; }
 };
 
 // What was handed on in the last `delay` steps, the newest first.
-using Past = WaveVectors[delay];
+template <int depth>
+using Past = WaveVectors<depth>[delay];
 
 // step(n, lanes, slot) for every step of a stretch, in order; reversed: from the last. `slot` holds what was handed on
 // `delay` steps before, and takes what this step hands on.
-template <bool reversed, class Step>
-TORCH_IIR_INLINE void for_steps(int count, Past& past, Step step) {
-  const int total = count + fill, whole = count < fill ? 0 : (count - fill) / delay * delay;
+template <bool reversed, int depth, class Step>
+TORCH_IIR_INLINE void for_steps(int count, Past<depth>& past, Step step) {
+  constexpr int ramp = fill<depth>;
+  const int total = count + ramp, whole = count < ramp ? 0 : (count - ramp) / delay * delay;
   const auto ends = [&](int first, int last) __attribute__((always_inline)) {
     for (int i = first; i < last; ++i) {
       const int n = reversed ? total - 1 - i : i;
-      step(n, ActiveLanes(n, count), past[delay - 1]);
-      const WaveVectors newest = past[delay - 1];
+      step(n, ActiveLanes<depth>(n, count), past[delay - 1]);
+      const WaveVectors<depth> newest = past[delay - 1];
 #pragma GCC unroll 4
       for (int d = delay - 1; d > 0; --d) past[d] = past[d - 1];
       past[0] = newest;
     }
   };
-  const int begin = whole == 0 ? total : fill, end = begin + whole;
+  const int begin = whole == 0 ? total : ramp, end = begin + whole;
   ends(0, begin);
   for (int i = begin; i < end; i += delay) {
 #pragma GCC unroll 4
@@ -119,63 +130,67 @@ TORCH_IIR_INLINE void for_steps(int count, Past& past, Step step) {
 
 // `count` samples through the cascade, from the states z[k] on. With `keep`, what goes into each section and what comes
 // out of it, step by step, for the way back: 2 (count + fill) waves. In and out may be the same.
-template <bool keep>
-void wave_filter(const double* in, double* out, int count, const WaveSections& sections, Wave* z, double* kept) {
-  WaveVectors b0 = load_wave(sections.b[0].lane), a1 = load_wave(sections.a[1].lane),
-              a2 = load_wave(sections.a[2].lane), c1 = load_wave(sections.b[1].lane),
-              c2 = load_wave(sections.b[2].lane);
-  for (int i = 0; i < wave_vectors; ++i) {
+template <bool keep, int depth>
+void wave_filter(const double* in, double* out, int count, const WaveSections<depth>& sections, Wave<depth>* z,
+                 double* kept) {
+  using V = WaveVectors<depth>;
+  constexpr int ramp = fill<depth>;
+  V b0 = V::load(sections.b[0].lane), a1 = V::load(sections.a[1].lane), a2 = V::load(sections.a[2].lane),
+    c1 = V::load(sections.b[1].lane), c2 = V::load(sections.b[2].lane);
+  for (int i = 0; i < V::parts; ++i) {
     c1.v[i] -= a1.v[i] * b0.v[i];
     c2.v[i] -= a2.v[i] * b0.v[i];
   }
   // y = b0 x + z1,  z1 ← c1 x + c2 x′ − a2 z1′ − a1 z1, where ′ is a step before: written so, the chain through z1 is a
   // single multiply-add a step. c2 x′ − a2 z1′ is the second state.
-  WaveVectors z1 = load_wave(z[0].lane), ahead = load_wave(z[1].lane), before = {};
-  Past past = {};
-  for_steps<false>(count, past, [&](int n, auto lanes, WaveVectors& slot) __attribute__((always_inline)) {
-    const WaveVectors x = shifted_down(slot, lanes.all || n < count ? in[n] : 0);
-    WaveVectors y;
+  V z1 = V::load(z[0].lane), ahead = V::load(z[1].lane), before = {};
+  Past<depth> past = {};
+  for_steps<false, depth>(count, past, [&](int n, auto lanes, V& slot) __attribute__((always_inline)) {
+    const V x = slot.shifted_down(lanes.all || n < count ? in[n] : 0);
+    V y;
 #pragma GCC unroll 4
-    for (int i = 0; i < wave_vectors; ++i) {
-      const Doubles head = z1.v[i];
+    for (int i = 0; i < V::parts; ++i) {
+      const Part head = z1.v[i];
       y.v[i] = b0.v[i] * x.v[i] + head;
-      const Doubles drive = (ahead.v[i] + c1.v[i] * x.v[i]) - a2.v[i] * before.v[i];
+      const Part drive = (ahead.v[i] + c1.v[i] * x.v[i]) - a2.v[i] * before.v[i];
       z1.v[i] = lanes.choose(i, drive - a1.v[i] * head, head);
       ahead.v[i] = lanes.choose(i, c2.v[i] * x.v[i], ahead.v[i]);
       before.v[i] = lanes.choose(i, head, before.v[i]);
     }
     slot = y;
     if constexpr (keep) {
-      store_wave(kept + 2 * n * depth, x);
-      store_wave(kept + (2 * n + 1) * depth, y);
+      x.store(kept + 2 * n * depth);
+      y.store(kept + (2 * n + 1) * depth);
     }
-    if (lanes.all || n >= fill) out[n - fill] = y.v[0][0];
+    if (lanes.all || n >= ramp) out[n - ramp] = y.v[0][0];
   });
-  for (int i = 0; i < wave_vectors; ++i) ahead.v[i] -= a2.v[i] * before.v[i];
-  store_wave(z[0].lane, z1);
-  store_wave(z[1].lane, ahead);
+  for (int i = 0; i < V::parts; ++i) ahead.v[i] -= a2.v[i] * before.v[i];
+  z1.store(z[0].lane);
+  ahead.store(z[1].lane);
 }
 
 // The way back. g holds the gradients of the outputs, and then those of the inputs. v[k] is the adjoint recursion's
 // v[t + 1 + k] of each section; gb[k] and ga[k] (k ≥ 1, without the sign) are added to.
-void wave_backward(double* g, int count, const WaveSections& sections, const double* kept, Wave* v, Wave* gb,
-                   Wave* ga) {
-  const WaveVectors b0 = load_wave(sections.b[0].lane), b1 = load_wave(sections.b[1].lane),
-                    b2 = load_wave(sections.b[2].lane), a1 = load_wave(sections.a[1].lane),
-                    a2 = load_wave(sections.a[2].lane);
-  WaveVectors v1 = load_wave(v[0].lane), v2 = load_wave(v[1].lane);
-  Past past = {};
-  WaveVectors gb0 = load_wave(gb[0].lane), gb1 = load_wave(gb[1].lane), gb2 = load_wave(gb[2].lane),
-              ga1 = load_wave(ga[1].lane), ga2 = load_wave(ga[2].lane);
-  for_steps<true>(count, past, [&](int n, auto lanes, WaveVectors& slot) __attribute__((always_inline)) {
-    const int t = n - fill;  // of the last section
-    const WaveVectors from = shifted_up(slot, lanes.all || t >= 0 ? g[t] : 0);
-    const WaveVectors x = load_wave(kept + 2 * n * depth), y = load_wave(kept + (2 * n + 1) * depth);
-    WaveVectors out;
+template <int depth>
+void wave_backward(double* g, int count, const WaveSections<depth>& sections, const double* kept, Wave<depth>* v,
+                   Wave<depth>* gb, Wave<depth>* ga) {
+  using V = WaveVectors<depth>;
+  constexpr int ramp = fill<depth>;
+  const V b0 = V::load(sections.b[0].lane), b1 = V::load(sections.b[1].lane), b2 = V::load(sections.b[2].lane),
+          a1 = V::load(sections.a[1].lane), a2 = V::load(sections.a[2].lane);
+  V v1 = V::load(v[0].lane), v2 = V::load(v[1].lane);
+  Past<depth> past = {};
+  V gb0 = V::load(gb[0].lane), gb1 = V::load(gb[1].lane), gb2 = V::load(gb[2].lane), ga1 = V::load(ga[1].lane),
+    ga2 = V::load(ga[2].lane);
+  for_steps<true, depth>(count, past, [&](int n, auto lanes, V& slot) __attribute__((always_inline)) {
+    const int t = n - ramp;  // of the last section
+    const V from = slot.shifted_up(lanes.all || t >= 0 ? g[t] : 0);
+    const V x = V::load(kept + 2 * n * depth), y = V::load(kept + (2 * n + 1) * depth);
+    V out;
 #pragma GCC unroll 4
-    for (int i = 0; i < wave_vectors; ++i) {
-      const Doubles zero{}, in = x.v[i], past_y = y.v[i];
-      const Doubles now = (from.v[i] - a2.v[i] * v2.v[i]) - a1.v[i] * v1.v[i];
+    for (int i = 0; i < V::parts; ++i) {
+      const Part zero{}, in = x.v[i], past_y = y.v[i];
+      const Part now = (from.v[i] - a2.v[i] * v2.v[i]) - a1.v[i] * v1.v[i];
       out.v[i] = (b2.v[i] * v2.v[i] + b1.v[i] * v1.v[i]) + b0.v[i] * now;
       // Lanes without a sample hold anything, NaN too, and are left out behind the products.
       gb0.v[i] += lanes.choose(i, in * now, zero);
@@ -187,15 +202,15 @@ void wave_backward(double* g, int count, const WaveSections& sections, const dou
       v1.v[i] = lanes.choose(i, now, v1.v[i]);
     }
     slot = out;
-    if (lanes.all || n < count) g[n] = out.v[wave_vectors - 1][width - 1];
+    if (lanes.all || n < count) g[n] = out.v[V::parts - 1][part - 1];
   });
-  store_wave(v[0].lane, v1);
-  store_wave(v[1].lane, v2);
-  store_wave(gb[0].lane, gb0);
-  store_wave(gb[1].lane, gb1);
-  store_wave(gb[2].lane, gb2);
-  store_wave(ga[1].lane, ga1);
-  store_wave(ga[2].lane, ga2);
+  v1.store(v[0].lane);
+  v2.store(v[1].lane);
+  gb0.store(gb[0].lane);
+  gb1.store(gb[1].lane);
+  gb2.store(gb[2].lane);
+  ga1.store(ga[1].lane);
+  ga2.store(ga[2].lane);
 }
 
 }  // namespace
