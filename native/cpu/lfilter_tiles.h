@@ -14,8 +14,9 @@ inline constexpr int register_order = 6;
 
 // The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
-// With y replaced in the update, the chain from one sample to the next is a single multiply-add.
-template <int order>
+// With y replaced in the update, the chain from one sample to the next is a single multiply-add. `monic`: b0 is 1 in
+// all lanes, which saves a multiplication.
+template <int order, bool monic = false>
 class TileFilter {
  public:
   TORCH_IIR_INLINE TileFilter(const double* b, const double* a, const double* z) {
@@ -44,11 +45,13 @@ class TileFilter {
     if constexpr (order == 0) {
       return b0_[v] * x;
     } else {
-      const Doubles head = z_[0][v], y = b0_[v] * x + head;
+      const Doubles head = z_[0][v], y = monic ? x + head : b0_[v] * x + head;
 #pragma GCC unroll 8
       for (int k = 0; k < order; ++k) {
+        // In this order the product with the past is the one that is fused with the subtraction.
+        const Doubles back = a_[k][v] * head;
         const Doubles drive = k + 1 < order ? z_[k + 1][v] + c_[k][v] * x : c_[k][v] * x;
-        z_[k][v] = drive - a_[k][v] * head;
+        z_[k][v] = drive - back;
       }
       return y;
     }

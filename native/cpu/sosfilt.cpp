@@ -108,36 +108,6 @@ bool takes(Algorithm algorithm, int sections) {
 
 // ---- rows in lanes -------------------------------------------------------------------------------------------
 
-// A section in every lane, from the states z on. `monic`: b[0] is 1 in all lanes.
-//   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0
-template <bool monic>
-class SectionFilter {
- public:
-  TORCH_IIR_INLINE SectionFilter(const double* b, const double* a, const double* z) {
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const auto value = [&](const double* from, int k) { return load_doubles(from + k * lanes + v * width); };
-      b0_[v] = value(b, 0), a1_[v] = value(a, 1), a2_[v] = value(a, 2), z1_[v] = value(z, 0), z2_[v] = value(z, 1);
-      c1_[v] = value(b, 1) - a1_[v] * b0_[v], c2_[v] = value(b, 2) - a2_[v] * b0_[v];
-    }
-  }
-  TORCH_IIR_INLINE Pair step(Pair x) { return {step(x.low, 0), step(x.high, 1)}; }
-  TORCH_IIR_INLINE void finish(double* z) const {
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) store_doubles(z + v * width, z1_[v]), store_doubles(z + lanes + v * width, z2_[v]);
-  }
-
- private:
-  TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
-    const Doubles head = z1_[v], y = monic ? x + head : b0_[v] * x + head;
-    z1_[v] = (z2_[v] + c1_[v] * x) - a1_[v] * head;
-    z2_[v] = c2_[v] * x - a2_[v] * head;
-    return y;
-  }
-
-  Doubles b0_[2], c1_[2], c2_[2], a1_[2], a2_[2], z1_[2], z2_[2];
-};
-
 // A cascade in every lane.
 class TileCascade {
  public:
@@ -183,9 +153,9 @@ class TileCascade {
     };
     const double* state = z + s * order * lanes;
     if (monic_[s]) {
-      run(SectionFilter<true>(b_of(s), a_of(s), state));
+      run(TileFilter<order, true>(b_of(s), a_of(s), state));
     } else {
-      run(SectionFilter<false>(b_of(s), a_of(s), state));
+      run(TileFilter<order>(b_of(s), a_of(s), state));
     }
   }
   // To another tile, or in place.
@@ -224,7 +194,7 @@ void load_tile_or_shared(double* tile, const Sample* const (&rows)[lanes], bool 
 
 // ---- sections in lanes ---------------------------------------------------------------------------------------
 
-inline constexpr int long_stretch = 4096;  // the pipeline of sections is filled and emptied once in so many samples
+inline constexpr int long_stretch = 1024;  // the pipeline of sections is filled and emptied once in so many samples
 
 template <int depth>
 void to_waves(const Section<double>* section, const double* z, int sections, WaveSections<depth>* wave,
