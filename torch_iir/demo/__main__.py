@@ -27,14 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="NAME, FILE.wav", help="a demo (default: match) and a sound file")
-    parser.add_argument("--out", type=Path, default=Path("torch_iir_demo"), help="folder to write to (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: torch_iir_demo/NAME)")
     given = parser.parse_args(arguments)
     words = list(given.words)
     name = words.pop(0) if words and words[0] in DEMOS else next(iter(DEMOS))
     if len(words) > 1:
         parser.error(f"expected at most one demo ({', '.join(DEMOS)}) and one file, got {' '.join(given.words)}")
+    out = given.out or Path("torch_iir_demo") / name
     try:
-        importlib.import_module(f"torch_iir.demo.{name}").run(Path(words[0]) if words else None, given.out)
+        importlib.import_module(f"torch_iir.demo.{name}").run(Path(words[0]) if words else None, out)
     except DemoError as error:
         print(f"torch_iir.demo: {error}", file=sys.stderr)
         return 2
