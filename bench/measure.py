@@ -8,20 +8,19 @@ its price.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 
 from bench.compare import Expected
+from torch_iir.demo import timing
 
 INPUTS = 7  # that the runs cycle through; prime, so that each of several calls taking turns gets all of them
 
@@ -121,28 +120,7 @@ def copy_of(bytes_moved: int, like: Call) -> Call:
 
 
 def peak_bytes(call: Call) -> int | None:
-    """By how much one run raises the resident memory of the process at its highest, to some 4 KiB pages.
-
-    Memory that the process had marked as free, as torch_iir does with that of earlier outputs, counts when the run uses
-    it. The least of three runs: the kernel counts pages in batches. None where Linux does not tell.
-    """
-    reset, status, maps = (Path("/proc/self") / name for name in ("clear_refs", "status", "smaps_rollup"))
-    rises = []
-    try:
-        for n in range(3):
-            with call.context():
-                ctypes.CDLL(None).malloc_trim(0)  # or the run would find the pages of an earlier one
-                reset.write_text("5")
-                before, free = kibibytes(status, "VmRSS"), kibibytes(maps, "LazyFree")
-                result = call.run(n)
-                used = free - kibibytes(maps, "LazyFree")
-                rises.append(max(kibibytes(status, "VmHWM") - before + max(used, 0), 0))
-                del result
-        return 1024 * min(rises)
-    except (OSError, AttributeError):
-        return None
-
-
-def kibibytes(table: Path, key: str) -> int:
-    line = next(line for line in table.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1])
+    """By how much a run raises the resident memory of the process at its highest."""
+    turns = count()
+    with call.context():
+        return timing.peak_bytes(lambda: call.run(next(turns)))

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch_iir_native
-from torch_iir_native import _native
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -66,10 +65,10 @@ def test_table_of_algorithms_of_lfilter(rows: int, samples: int, order: int, alg
     ],
 )
 def test_table_of_algorithms_of_sosfilt(rows: int, samples: int, sections: int, algorithm: str) -> None:
-    assert _native.sosfilt_algorithm(rows, samples, sections) == algorithm
+    assert torch_iir_native.sosfilt_algorithm(rows, samples, sections) == algorithm
 
 
 @pytest.mark.parametrize("rows", [1, 11, 12])
 @pytest.mark.parametrize("samples", [31, 32, 95, 96, 255, 256])
 def test_a_single_section_runs_as_lfilter(rows: int, samples: int) -> None:
-    assert _native.sosfilt_algorithm(rows, samples, 1) == torch_iir_native.lfilter_algorithm(rows, samples, 2)
+    assert torch_iir_native.sosfilt_algorithm(rows, samples, 1) == torch_iir_native.lfilter_algorithm(rows, samples, 2)

@@ -83,15 +83,22 @@ def filter_order(b: Tensor, a: Tensor) -> int:
 
 def broadcast_batch(given: Named, cores: Sequence[int] = (1, 1, 1, 1)) -> tuple[int, ...]:
     """What the batch dimensions of named arguments, those before the last 1 or 2, broadcast to."""
-    batches = [tensor.shape[:-core] for (_, tensor), core in zip(given, cores, strict=False)]
+    shape = broadcast_shape(*(tensor.shape[:-core] for (_, tensor), core in zip(given, cores, strict=False)))
+    if shape is None:
+        raise ValueError(f"the dimensions before the last must broadcast together, got {_shapes(given)}")
+    return shape
+
+
+def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...] | None:
+    """What shapes broadcast to, or None: the error of torch.broadcast_shapes cannot be caught in a trace."""
     result = []
-    for back in range(max(len(batch) for batch in batches), 0, -1):
+    for back in range(max([0, *map(len, shapes)]), 0, -1):
         size = 1
-        for batch in batches:
-            if len(batch) >= back and batch[-back] != 1:
-                if size not in (1, batch[-back]):
-                    raise ValueError(f"the dimensions before the last must broadcast together, got {_shapes(given)}")
-                size = batch[-back]
+        for shape in shapes:
+            if len(shape) >= back and shape[-back] != 1:
+                if size not in (1, shape[-back]):
+                    return None
+                size = shape[-back]
         result.append(size)
     return tuple(result)
 
@@ -137,6 +144,17 @@ def time_axis(x: Tensor, axis: int) -> int:
     return axis if axis < 0 else axis - dims
 
 
+def whole_number(value: int, name: str, least: int) -> int:
+    """The value as an int, at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
 def result_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
     """The dtype of y: that of the signal, its complex counterpart if any argument is complex."""
     if x.is_complex() or not any(other is not None and other.is_complex() for other in others):
@@ -160,18 +178,19 @@ def as_coefficients(value: ArrayLike, name: str, like: Tensor | None = None) -> 
     if isinstance(value, Tensor):
         tensor = value if value.is_floating_point() or value.is_complex() else value.to(torch.float64)
     else:
-        tensor = _convert(value, name, like)
+        tensor = as_tensor(value, name, like)
         tensor = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
     return tensor if tensor.dim() else tensor.unsqueeze(0)
 
 
 def as_signal(value: ArrayLike, name: str, like: Tensor | None = None) -> Tensor:
     """A signal as a floating tensor; integer tensors and arrays become the default dtype."""
-    tensor = value if isinstance(value, Tensor) else _convert(value, name, like)
+    tensor = value if isinstance(value, Tensor) else as_tensor(value, name, like)
     return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.to(torch.get_default_dtype())
 
 
-def _convert(value: ArrayLike, name: str, like: Tensor | None) -> Tensor:
+def as_tensor(value: ArrayLike, name: str, like: Tensor | None) -> Tensor:
+    """What is not a tensor as one, on the device of `like`; numbers of Python become double precision."""
     device = None if like is None else like.device
     expected = f"{name} must be a tensor, a number, a sequence of numbers or a NumPy array"
     if isinstance(value, (str, bytes)):

@@ -117,7 +117,11 @@ class Forward {
       algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
     if (!takes<State>(algorithm, order_)) return Status::unsupported;
     if constexpr (std::is_same_v<State, double>) {
-      if (algorithm == Algorithm::rows) return groups(parallel_for, rows);
+      if (algorithm == Algorithm::rows) {
+        return for_groups(parallel_for, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
+          return group_rows(first, static_cast<int>(count));
+        });
+      }
       if (algorithm == Algorithm::segments) return each_row(parallel_for, rows, &Forward::segments_row);
       if (algorithm == Algorithm::blocks) return each_row(parallel_for, rows, &Forward::blocks_row);
     }
@@ -128,15 +132,8 @@ class Forward {
   using RowFunction = bool (Forward::*)(std::int64_t row);
 
   Status each_row(const ParallelFor& parallel_for, std::int64_t rows, RowFunction function) {
-    int failed = 0;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      for (std::int64_t row = first; row < last; ++row) {
-        if (!(this->*function)(row)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      }
-    };
-    parallel(parallel_for, rows, grain_for(f_.samples), body);
-    return failed != 0 ? Status::out_of_memory : Status::ok;
+    return for_groups(parallel_for, rows, 1, f_.samples,
+                      [&](std::int64_t row, std::int64_t) { return (this->*function)(row); });
   }
 
   void read_state(std::int64_t row, State* z) const {
@@ -166,20 +163,6 @@ class Forward {
   }
 
   // Rows in lanes; the last group may have lanes to spare.
-  Status groups(const ParallelFor& parallel_for, std::int64_t rows) {
-    int failed = 0;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      for (std::int64_t group = first; group < last; ++group) {
-        const std::int64_t row = group * lanes, left = rows - row;
-        if (!group_rows(row, left < lanes ? static_cast<int>(left) : lanes))
-          __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      }
-    };
-    parallel(parallel_for, (rows + lanes - 1) / lanes, grain_for(f_.samples * lanes), body);
-    return failed != 0 ? Status::out_of_memory : Status::ok;
-  }
-
   bool group_rows(std::int64_t first, int used) {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
     const bool in_registers = order_ <= register_order;
@@ -406,17 +389,10 @@ class Backward {
     totals_ = totals.template take<State>(static_cast<std::size_t>(rows) * row_totals());
 
     // A task is a run of rows that no other task shares an input's gradient with.
-    int failed = 0;
     const std::int64_t group = sharing_ == 1 && algorithm == Algorithm::rows ? lanes : sharing_;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      for (std::int64_t i = first; i < last; ++i) {
-        const std::int64_t row = i * group, left = rows - row;
-        if (!task(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      }
-    };
-    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * group), body);
-    if (failed != 0) return Status::out_of_memory;
+    const Status status = for_groups(parallel_for, rows, group, f_.samples,
+                                     [&](std::int64_t first, std::int64_t count) { return task(first, count); });
+    if (status != Status::ok) return status;
     for (std::int64_t row = 0; row < rows; ++row) add_up(row);  // in this order, whatever the threads: the same bits
     return Status::ok;
   }
@@ -431,21 +407,11 @@ class Backward {
     for (int k = 0; k < order_; ++k) v[k] = from != nullptr ? from[k * f_.gzf.step] : State(0);
   }
 
-  // From the gradients of the normalised coefficients to those of the given ones: b/a0 and a/a0 depend on a0, too.
+  // A row's totals from the gradients of its normalised coefficients.
   void finish(std::int64_t row, const State* b, const State* a, State a0, const State* gb, const State* ga,
               const State* v) const {
     State *to_b = totals_of(row), *to_a = to_b + order_ + 1, *to_z = to_a + order_ + 1;
-    const State scale = State(1) / conjugate(a0);
-    State of_a0(0);
-    for (int k = 0; k <= order_; ++k) {
-      to_b[k] = gb[k] * scale;
-      of_a0 -= gb[k] * conjugate(b[k]);
-      if (k > 0) {
-        to_a[k] = -ga[k] * scale;
-        of_a0 += ga[k] * conjugate(a[k]);
-      }
-    }
-    to_a[0] = of_a0 * scale;
+    finish_gradients(order_, b, a, a0, gb, ga, to_b, to_a);
     for (int k = 0; k < order_; ++k) to_z[k] = v[k];
   }
 
@@ -463,38 +429,19 @@ class Backward {
 
   // Rows [first, first + count): they share one gradient of the input, or none of them shares.
   bool task(std::int64_t first, std::int64_t count) const {
-    const std::size_t shared = sharing_ > 1 ? static_cast<std::size_t>(f_.samples) : 0;
-    Scratch scratch(Scratch::bytes<State>(shared));
-    if (!scratch) return false;
-    State* const sums = sharing_ > 1 ? scratch.take<State>(shared) : nullptr;
-    if (sums != nullptr) {
-      for (std::int64_t t = 0; t < f_.samples; ++t) sums[t] = State(0);
-    }
-    for (std::int64_t done = 0; done < count;) {
-      bool success = true;
-      std::int64_t step = 1;
-      if constexpr (std::is_same_v<State, double>) {
-        if (algorithm_ == Algorithm::rows) {
-          step = count - done < lanes ? count - done : lanes;
-          success = group_rows(first + done, static_cast<int>(step), sums);
-        } else if (algorithm_ == Algorithm::segments) {
-          success = segments_row(first + done, sums);
-        } else if (algorithm_ == Algorithm::blocks) {
-          success = blocks_row(first + done, sums);
-        } else {
-          success = direct_row(first + done, sums);
-        }
-      } else {
-        success = direct_row(first + done, sums);
-      }
-      if (!success) return false;
-      done += step;
-    }
-    if (sums != nullptr) {
-      Sample* to = f_.gx.row(f_.batch, first);
-      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], sums[t]);
-    }
-    return true;
+    const std::int64_t at_once = algorithm_ == Algorithm::rows ? lanes : 1;
+    return with_shared_gradient<State>(f_.batch, f_.gx, f_.samples, sharing_ > 1, first, count, at_once,
+                                       [&](std::int64_t row, std::int64_t rows, State* sums) {
+                                         if constexpr (std::is_same_v<State, double>) {
+                                           switch (algorithm_) {
+                                             case Algorithm::rows: return group_rows(row, static_cast<int>(rows), sums);
+                                             case Algorithm::segments: return segments_row(row, sums);
+                                             case Algorithm::blocks: return blocks_row(row, sums);
+                                             default: break;
+                                           }
+                                         }
+                                         return direct_row(row, sums);
+                                       });
   }
 
   // Where row `row` puts its input's gradient.

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "scratch.h"
 #include "simd.h"
 
 namespace torch_iir::TORCH_IIR_ISA {
@@ -22,6 +23,23 @@ inline constexpr std::int64_t samples_per_task = 1 << 15;
 std::int64_t grain_for(std::int64_t samples_per_item) {
   return samples_per_item >= samples_per_task ? 1
                                               : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
+}
+
+// work(first, count) for groups of up to `group` rows, on the threads that there are. False means that there was no
+// memory.
+template <class Work>
+Status for_groups(const ParallelFor& parallel_for, std::int64_t rows, std::int64_t group, std::int64_t samples_per_row,
+                  Work work) {
+  int failed = 0;
+  auto body = [&](std::int64_t first, std::int64_t last) {
+    const FlushToZero flush;
+    for (std::int64_t i = first; i < last; ++i) {
+      const std::int64_t row = i * group, left = rows - row;
+      if (!work(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+    }
+  };
+  parallel(parallel_for, (rows + group - 1) / group, grain_for(samples_per_row * group), body);
+  return failed != 0 ? Status::out_of_memory : Status::ok;
 }
 
 // The batch without the dimensions in which an operand is the same.
@@ -69,6 +87,43 @@ void clear(const Batch& batch, const Rows<T>& values, std::int64_t length) {
     T* to = values.row(own, row);
     for (std::int64_t k = 0; k < length; ++k) to[k * values.step] = T{};
   }
+}
+
+// work(row, count, sums) for rows [first, first + count), `at_once` at a time. Where they share one gradient of the
+// input, it is what they add to `sums`; else that is null, and each row stores its own. False if work says so.
+template <class State, class Sample, class Work>
+bool with_shared_gradient(const Batch& batch, const Rows<Sample>& gradient, std::int64_t samples, bool shared,
+                          std::int64_t first, std::int64_t count, std::int64_t at_once, Work work) {
+  const std::size_t length = shared ? static_cast<std::size_t>(samples) : 0;
+  Scratch scratch(Scratch::bytes<State>(length));
+  if (!scratch) return false;
+  State* const sums = shared ? scratch.take<State>(length) : nullptr;
+  for (std::size_t t = 0; t < length; ++t) sums[t] = State(0);
+  for (std::int64_t done = 0; done < count; done += at_once) {
+    if (!work(first + done, count - done < at_once ? count - done : at_once, sums)) return false;
+  }
+  if (shared) {
+    Sample* to = gradient.row(batch, first);
+    for (std::int64_t t = 0; t < samples; ++t) write(to[t * gradient.step], sums[t]);
+  }
+  return true;
+}
+
+// From the gradients of normalised coefficients (ga without its sign) to those of the given ones: b/a0 and a/a0 depend
+// on a0, too.
+template <class State>
+void finish_gradients(int order, const State* b, const State* a, State a0, const State* gb, const State* ga,
+                      State* to_b, State* to_a) {
+  const State scale = State(1) / conjugate(a0);
+  State of_a0(0);
+  for (int k = 0; k <= order; ++k) {
+    to_b[k] = gb[k] * scale;
+    of_a0 -= gb[k] * conjugate(b[k]);
+    if (k == 0) continue;
+    to_a[k] = -ga[k] * scale;
+    of_a0 += ga[k] * conjugate(a[k]);
+  }
+  to_a[0] = of_a0 * scale;
 }
 
 // to[i] = from[i * step], and back. Neighbours, in either direction, get loops of their own: vectors.

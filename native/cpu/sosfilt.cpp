@@ -229,24 +229,14 @@ class Forward {
     if constexpr (std::is_same_v<State, double>) {
       if (algorithm == Algorithm::segments) return torch_iir::lfilter(as_lfilter(), algorithm, parallel_for);
     }
-    int failed = 0;
     const std::int64_t group = algorithm == Algorithm::rows ? lanes : 1;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      for (std::int64_t i = first; i < last; ++i) {
-        const std::int64_t row = i * group, left = rows - row;
-        bool success = false;
-        if constexpr (std::is_same_v<State, double>) {
-          if (algorithm == Algorithm::rows) success = group_rows(row, static_cast<int>(left < group ? left : group));
-          if (algorithm == Algorithm::wavefront)
-            success = f_.sections <= 4 ? wavefront_row<4>(row) : wavefront_row<8>(row);
-        }
-        if (algorithm == Algorithm::direct) success = direct_row(row);
-        if (!success) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+    return for_groups(parallel_for, rows, group, f_.samples * f_.sections, [&](std::int64_t row, std::int64_t count) {
+      if constexpr (std::is_same_v<State, double>) {
+        if (algorithm == Algorithm::rows) return group_rows(row, static_cast<int>(count));
+        if (algorithm == Algorithm::wavefront) return f_.sections <= 4 ? wavefront_row<4>(row) : wavefront_row<8>(row);
       }
-    };
-    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * f_.sections * group), body);
-    return failed != 0 ? Status::out_of_memory : Status::ok;
+      return direct_row(row);
+    });
   }
 
  private:
@@ -394,17 +384,10 @@ class Backward {
     if (!totals) return Status::out_of_memory;
     totals_ = totals.template take<State>(static_cast<std::size_t>(rows) * totals_per_row_);
     // A task is a run of rows that no other task shares an input's gradient with.
-    int failed = 0;
     const std::int64_t group = sharing_ == 1 && algorithm == Algorithm::rows ? lanes : sharing_;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      for (std::int64_t i = first; i < last; ++i) {
-        const std::int64_t row = i * group, left = rows - row;
-        if (!task(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      }
-    };
-    parallel(parallel_for, (rows + group - 1) / group, grain_for(f_.samples * f_.sections * group), body);
-    if (failed != 0) return Status::out_of_memory;
+    const Status status = for_groups(parallel_for, rows, group, f_.samples * f_.sections,
+                                     [&](std::int64_t first, std::int64_t count) { return task(first, count); });
+    if (status != Status::ok) return status;
     for (std::int64_t row = 0; row < rows; ++row) add_up(row);  // in this order, whatever the threads: the same bits
     return Status::ok;
   }
@@ -430,49 +413,38 @@ class Backward {
     add(f_.gzi, order);
   }
 
-  // From the gradients of a normalised section (ga without its sign) to those of the given one: b/a0 and a/a0 depend on
-  // a0, too.
+  // A section's totals from the gradients of its normalised coefficients.
   static void finish(const Section<State>& section, const State* gb, const State* ga, State* to) {
-    const State scale = State(1) / conjugate(section.a0);
-    State of_a0(0);
-    for (int k = 0; k <= order; ++k) {
-      to[k] = gb[k] * scale;
-      of_a0 -= gb[k] * conjugate(section.b[k]);
-      if (k == 0) continue;
-      to[order + 1 + k] = -ga[k] * scale;
-      of_a0 += ga[k] * conjugate(section.a[k]);
-    }
-    to[order + 1] = of_a0 * scale;
+    finish_gradients(order, section.b, section.a, section.a0, gb, ga, to, to + order + 1);
   }
 
   // Rows [first, first + count): they share one gradient of the input, or none of them shares.
   bool task(std::int64_t first, std::int64_t count) const {
-    const std::size_t shared = sharing_ > 1 ? static_cast<std::size_t>(f_.samples) : 0;
-    Scratch scratch(Scratch::bytes<State>(shared));
-    if (!scratch) return false;
-    State* const sums = sharing_ > 1 ? scratch.take<State>(shared) : nullptr;
-    for (std::int64_t t = 0; sums != nullptr && t < f_.samples; ++t) sums[t] = State(0);
-    for (std::int64_t done = 0; done < count;) {
-      bool success = false;
-      std::int64_t step = 1;
-      if constexpr (std::is_same_v<State, double>) {
-        if (algorithm_ == Algorithm::rows) {
-          step = count - done < lanes ? count - done : lanes;
-          success = group_rows(first + done, static_cast<int>(step), sums);
-        }
-        if (algorithm_ == Algorithm::wavefront) {
-          success = f_.sections <= 4 ? wavefront_row<4>(first + done, sums) : wavefront_row<8>(first + done, sums);
-        }
-      }
-      if (algorithm_ == Algorithm::direct) success = direct_row(first + done, sums);
-      if (!success) return false;
-      done += step;
+    const std::int64_t at_once = algorithm_ == Algorithm::rows ? lanes : 1;
+    return with_shared_gradient<State>(f_.batch, f_.gx, f_.samples, sharing_ > 1, first, count, at_once,
+                                       [&](std::int64_t row, std::int64_t rows, State* sums) {
+                                         if constexpr (std::is_same_v<State, double>) {
+                                           if (algorithm_ == Algorithm::rows)
+                                             return group_rows(row, static_cast<int>(rows), sums);
+                                           if (algorithm_ == Algorithm::wavefront)
+                                             return f_.sections <= 4 ? wavefront_row<4>(row, sums)
+                                                                     : wavefront_row<8>(row, sums);
+                                         }
+                                         return direct_row(row, sums);
+                                       });
+  }
+
+  // The way there and back through `stretches` of time. run(i, z, keep) filters stretch i on from states z, and keeps
+  // the signals between the sections if told so; back(i, count) goes back through its `count` samples. `states`, `size`
+  // of them for each stretch, begin with the initial ones; the first pass fills in those of the others.
+  template <class States, class Run, class Back>
+  static void there_and_back(std::size_t stretches, States* states, std::size_t size, Run run, Back back) {
+    for (std::size_t i = 0; i + 1 < stretches; ++i) {
+      States *z = states + i * size, *next = z + size;
+      for (std::size_t k = 0; k < size; ++k) next[k] = z[k];
+      run(i, next, Choice<false>{});
     }
-    if (sums != nullptr) {
-      Sample* to = f_.gx.row(f_.batch, first);
-      for (std::int64_t t = 0; t < f_.samples; ++t) write(to[t * f_.gx.step], sums[t]);
-    }
-    return true;
+    for (std::size_t i = stretches; i-- > 0;) back(i, run(i, states + i * size, Choice<true>{}));
   }
 
   void read_gradient(std::int64_t row, std::int64_t t, int count, State* g) const {
@@ -509,7 +481,7 @@ class Backward {
     read_states(f_.batch, f_.gzf, row, f_.sections, v);
 
     const Sample* x = f_.x.row(f_.batch, row);
-    const auto run_stretch = [&](std::size_t i, State* z) {
+    const auto run_stretch = [&](std::size_t i, State* z, auto) {
       const std::int64_t t = static_cast<std::int64_t>(i) * stretch, left = f_.samples - t;
       const int count = left < stretch ? static_cast<int>(left) : stretch;
       read_samples(u, x + t * f_.x.step, f_.x.step, count);
@@ -520,13 +492,7 @@ class Backward {
       return count;
     };
     read_states(f_.batch, f_.zi, row, f_.sections, states);
-    for (std::size_t i = 0; i + 1 < stretches; ++i) {
-      State* z = states + i * order * sections;
-      for (std::size_t k = 0; k < order * sections; ++k) z[order * sections + k] = z[k];
-      run_stretch(i, z + order * sections);
-    }
-    for (std::size_t i = stretches; i-- > 0;) {
-      const int count = run_stretch(i, states + i * order * sections);
+    there_and_back(stretches, states, order * sections, run_stretch, [&](std::size_t i, int count) {
       const std::int64_t t = static_cast<std::int64_t>(i) * stretch;
       read_gradient(row, t, count, g);
       for (int s = f_.sections - 1; s >= 0; --s) {
@@ -536,7 +502,7 @@ class Backward {
                                       gb + s * (order + 1), ga + s * (order + 1), to, window);
       }
       put_gradient_of_row(row, t, count, g, sums);
-    }
+    });
     State* to = totals_of(row);
     for (int s = 0; s < f_.sections; ++s)
       finish(section[s], gb + s * (order + 1), ga + s * (order + 1), to + s * coefficients);
@@ -579,20 +545,14 @@ class Backward {
         wave_filter<keep.value>(u, u, count, wave[w], z + order * w, kept + w * per_wave);
       return count;
     };
-    for (std::size_t i = 0; i + 1 < stretches; ++i) {
-      Wave<depth>* z = states + i * order * waves;
-      for (std::size_t k = 0; k < order * waves; ++k) z[order * waves + k] = z[k];
-      run_stretch(i, z + order * waves, Choice<false>{});
-    }
-    for (std::size_t i = stretches; i-- > 0;) {
-      const int count = run_stretch(i, states + i * order * waves, Choice<true>{});
+    there_and_back(stretches, states, order * waves, run_stretch, [&](std::size_t i, int count) {
       const std::int64_t t = static_cast<std::int64_t>(i) * stretch;
       read_gradient(row, t, count, u);
       for (std::size_t w = waves; w-- > 0;)
         wave_backward(u, count, wave[w], kept + w * per_wave, v + order * w, gb + (order + 1) * w,
                       ga + (order + 1) * w);
       put_gradient_of_row(row, t, count, u, sums);
-    }
+    });
     double* to = totals_of(row);
     for (int s = 0; s < f_.sections; ++s) {
       const int w = s / depth, at = s % depth;
@@ -640,7 +600,8 @@ class Backward {
     cascade.look_at_gains();
     const bool shared = all_the_same(x);
 
-    const auto run_tile = [&](std::size_t i, double* z, std::size_t between) {
+    const auto run_tile = [&](std::size_t i, double* z, auto keep) {
+      constexpr std::size_t between = keep.value ? tile_size : 0;
       const std::int64_t t = static_cast<std::int64_t>(i) * tile_rows, left = f_.samples - t;
       const int count = left < tile_rows ? static_cast<int>(left) : tile_rows;
       const Sample* at[lanes];
@@ -649,13 +610,7 @@ class Backward {
       for (int s = 0; s < f_.sections; ++s) cascade.filter(s, u + s * between, u + (s + 1) * between, count, z);
       return count;
     };
-    for (std::size_t i = 0; i + 1 < tiles; ++i) {
-      double* z = states + i * per_tile;
-      std::memcpy(z + per_tile, z, sizeof(double) * per_tile);
-      run_tile(i, z + per_tile, 0);
-    }
-    for (std::size_t i = tiles; i-- > 0;) {
-      const int count = run_tile(i, states + i * per_tile, tile_size);
+    there_and_back(tiles, states, per_tile, run_tile, [&](std::size_t i, int count) {
       const std::int64_t t = static_cast<std::int64_t>(i) * tile_rows;
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
@@ -687,7 +642,7 @@ class Backward {
           s > 0 ? pass(Choice<false>{}, between) : pass(Choice<false>{}, out);
         }
       }
-    }
+    });
 
     for (int lane = 0; lane < used; ++lane) {
       cascades_.read_row(first + lane, cascade.section);

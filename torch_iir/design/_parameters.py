@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_iir._arguments import ArrayLike, _convert, first_tensor
+from torch_iir._arguments import ArrayLike, as_tensor, broadcast_shape, first_tensor
 from torch_iir._registration import concrete
 
 Value = float | Tensor
@@ -96,7 +96,7 @@ def _read(value: ArrayLike, name: str, like: Tensor | None) -> Value:
             return float(value)
         except OverflowError:  # an integer of Python
             return math.inf
-    tensor = value if isinstance(value, Tensor) else _convert(value, name, like)
+    tensor = value if isinstance(value, Tensor) else as_tensor(value, name, like)
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {tensor.dtype}")
     return tensor.to(torch.float64)
@@ -107,21 +107,9 @@ def _check_together(values: dict[str, Value]) -> None:
     if len({tensor.device for tensor in tensors.values()}) > 1:
         devices = ", ".join(f"{name} {tensor.device}" for name, tensor in tensors.items())
         raise ValueError(f"the parameters must share a device, got {devices}")
-    if not broadcast_together(*(tensor.shape for tensor in tensors.values())):
+    if broadcast_shape(*(tensor.shape for tensor in tensors.values())) is None:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
         raise ValueError(f"the parameters must broadcast together, got {shapes}")
-
-
-def broadcast_together(*shapes: Sequence[int]) -> bool:
-    """torch.broadcast_shapes, whose error nobody can catch under torch.compile."""
-    for back in range(1, max([0, *map(len, shapes)]) + 1):
-        size = 1
-        for shape in shapes:
-            if len(shape) >= back and shape[-back] != 1:
-                if size not in (1, shape[-back]):
-                    return False
-                size = shape[-back]
-    return True
 
 
 def _positive(value: Value) -> bool | Tensor:

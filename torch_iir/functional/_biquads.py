@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_iir import design
-from torch_iir._arguments import ArrayLike, as_signal
+from torch_iir._arguments import ArrayLike, as_signal, broadcast_shape
 from torch_iir.design._cookbook import HIGH, LOW, shelf
-from torch_iir.design._parameters import broadcast_together, cos, expm1, read_parameters, section, sin
+from torch_iir.design._parameters import cos, expm1, read_parameters, section, sin
 from torch_iir.signal._lfilter import filtered
 
 
@@ -433,7 +433,7 @@ def _filtered(waveform: ArrayLike, sos: Tensor, clamp: bool) -> Tensor:
     waveform = as_signal(waveform, "waveform", sos)
     if clamp and waveform.is_complex():
         raise ValueError("clamp must be False for a complex waveform: complex numbers have no order")
-    if not broadcast_together(waveform.shape[:-1], sos.shape[:-2]):
+    if broadcast_shape(waveform.shape[:-1], sos.shape[:-2]) is None:
         raise ValueError(
             "the parameters must broadcast with the dimensions of waveform before the last, got "
             f"waveform {list(waveform.shape)} and parameters of shape {list(sos.shape[:-2])}"

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_iir._arguments import ArrayLike, as_signal
+from torch_iir._arguments import ArrayLike, as_signal, whole_number
 from torch_iir._registration import concrete
-from torch_iir.functional._mel import whole_number
 
 
 def griffinlim(

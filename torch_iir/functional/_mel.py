@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from torch_iir._arguments import whole_number
 from torch_iir._registration import concrete
 
 # Slaney's scale: linear up to 1000 Hz, three mels for 200 Hz; logarithmic above, 27 mels for a factor of 6.4.
@@ -26,7 +26,7 @@ def _slaney_to_hertz(m: float) -> float:
 
 
 # From Hz to mels and back.
-_SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "htk": (lambda f: 2595 * math.log10(1 + f / 700), lambda m: 700 * (10 ** (m / 2595) - 1)),
     "slaney": (_hertz_to_slaney, _slaney_to_hertz),
 }
@@ -90,9 +90,9 @@ def melscale_fbanks(
         raise ValueError(f"f_min and f_max must rise from 0 or above, got f_min {f_min}, f_max {f_max}")
     if norm not in (None, "slaney"):
         raise ValueError(f"norm must be None or 'slaney', got {norm!r}")
-    if mel_scale not in _SCALES:
-        raise ValueError(f"mel_scale must be one of {', '.join(_SCALES)}; got {mel_scale!r}")
-    to_mel, to_hertz = _SCALES[mel_scale]
+    if mel_scale not in SCALES:
+        raise ValueError(f"mel_scale must be one of {', '.join(SCALES)}; got {mel_scale!r}")
+    to_mel, to_hertz = SCALES[mel_scale]
     low, high = to_mel(f_min), to_mel(f_max)
     inner = (to_hertz(low + (high - low) * i / (n_mels + 1)) for i in range(1, n_mels + 1))
     points = [float(f_min), *inner, float(f_max)]  # the ends unrounded: what lies there has weight 0
@@ -113,14 +113,3 @@ def melscale_fbanks(
             stacklevel=2,
         )
     return fb.to(torch.empty(0))  # of the default device and dtype
-
-
-def whole_number(value: int, name: str, least: int) -> int:
-    """The value as an int, at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torch_iir.functional._mel import SCALES
 from torch_iir.nn import _stable
 from torch_iir.nn._filter import Filter, parameter
 from torch_iir.signal._lfilter import filtered
 
 # From Hz to the scale on which filters are evenly spaced, and back.
 SPACINGS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "mel": (lambda f: 2595 * math.log10(1 + f / 700), lambda m: 700 * (10 ** (m / 2595) - 1)),
+    "mel": SCALES["htk"],
     "log": (math.log, math.exp),
     "linear": (lambda f: f, lambda f: f),
 }

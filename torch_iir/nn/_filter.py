@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_iir._arguments import as_signal
+from torch_iir._arguments import as_signal, broadcast_shape
 from torch_iir._registration import _transforms_active as transforms_active
 from torch_iir._registration import concrete
-from torch_iir.design._parameters import broadcast_together
 from torch_iir.signal._freqz import freqz
 
 
@@ -115,12 +114,12 @@ class Filter(nn.Module):
 
 def broadcast(batch_shape: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """What the dimensions of signals and of coefficients broadcast to."""
-    if not broadcast_together(batch_shape, shape):
+    result = broadcast_shape(batch_shape, shape)
+    if result is None:
         raise ValueError(
             "the dimensions of x before time and those of the filters must broadcast together, got "
             f"{list(batch_shape)} and {list(shape)}"
         )
-    result: tuple[int, ...] = torch.broadcast_shapes(tuple(batch_shape), tuple(shape))  # type: ignore[no-untyped-call]
     return result
 
 

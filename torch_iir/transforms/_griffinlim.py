@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_iir._arguments import ArrayLike
+from torch_iir._arguments import ArrayLike, whole_number
 from torch_iir.functional._griffinlim import check_griffinlim, griffinlim
-from torch_iir.functional._mel import whole_number
 
 
 class GriffinLim(torch.nn.Module):
