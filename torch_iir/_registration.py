@@ -37,7 +37,9 @@ class Op:
     `core` names the tensor arguments in the order of the schema, each with its number of dimensions below the batch;
     arguments that are not tensors come after them. All batch dimensions broadcast. `keeps` are the outputs that the
     derivatives need beside the arguments. `like` is for an op that returns gradients, summed to the shape of its
-    arguments: which argument each output resembles (an output that was not asked for has the shape [0]).
+    arguments: which argument each output resembles. `real` is for an op that complex numbers have no meaning for.
+    `sparse` names the arguments whose zeros are a structure that the op may rely on. An output that was not asked for
+    has the shape [0], and one of integers has no derivative.
     """
 
     declared: ClassVar[dict[str, type[Op]]] = {}
@@ -46,6 +48,8 @@ class Op:
     core: ClassVar[dict[str, int]]
     keeps: ClassVar[tuple[int, ...]] = ()
     like: ClassVar[tuple[str, ...]] = ()
+    real: ClassVar[bool] = False
+    sparse: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, name: str) -> None:
         cls.name = name
@@ -138,13 +142,13 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
                 values = [None if tensor is None else _primal(tensor) for tensor in saved]
                 return pushed((*values, *ctx.constants), tangents)
 
-    def pushed(saved: tuple[Any, ...], tangents: Tensors) -> tuple[Tensor, ...]:
+    def pushed(saved: tuple[Any, ...], tangents: Tensors) -> tuple[Tensor | None, ...]:
         result: tuple[Any, ...] = pushforward(saved, tangents)
         if all(tangent is not None for tangent in result):
             return result
         outputs = op.fake(*saved[:tensors], *saved[tensors + len(keeps) :])
-        return tuple(  # torch wants zeros written out
-            torch.zeros_like(output) if tangent is None else tangent
+        return tuple(  # torch wants zeros written out, except for integers
+            torch.zeros_like(output) if tangent is None and _has_derivatives(output) else tangent
             for tangent, output in zip(result, outputs, strict=True)
         )
 
@@ -164,6 +168,11 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
     for method in (Derivative.forward, Derivative.setup_context, Derivative.backward, Derivative.jvp, kernel):
         _hide_from_dynamo(method)
     return kernel
+
+
+def _has_derivatives(output: Tensor) -> bool:
+    """Whether an output is of numbers that have derivatives."""
+    return output.is_floating_point() or output.is_complex()
 
 
 def _primal(tensor: Tensor) -> Tensor:
@@ -199,14 +208,14 @@ def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
             front = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             aligned[index] = front[(slice(None), *(None,) * missing[index])]
         outputs = overload(*aligned)
+        out_dims = tuple(0 if output.dim() > 1 else None for output in outputs)  # not asked for: [0]
         if not like:
-            return outputs, (0,) * len(outputs)
-        results, out_dims = [], []
-        for output, index in zip(outputs, like, strict=True):
-            wanted = output.dim() > 1
-            results.append(output.squeeze(tuple(range(1, 1 + missing[index]))) if wanted else output)
-            out_dims.append(0 if wanted else None)
-        return tuple(results), tuple(out_dims)
+            return outputs, out_dims
+        results = [
+            output if dim is None else output.squeeze(tuple(range(1, 1 + missing[index])))
+            for output, dim, index in zip(outputs, out_dims, like, strict=True)
+        ]
+        return tuple(results), out_dims
 
     _hide_from_dynamo(rule)
     return rule
