@@ -111,6 +111,33 @@ def test_numbers_are_those_of_the_algorithm(
     assert_close(y, expected, rtol=0, atol=1e5 * torch.finfo(torch.float64).eps * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("block", [1, 300, 3000])
+def test_blocks_of_frames_change_no_number(
+    shape: tuple[int, int, int, int, int | None],
+    batch: tuple[int, ...],
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What nobody differentiates runs in place, some frames or some rows at a time; the rest in one piece."""
+    n_fft, hop, win, frames, length = shape
+    if length is None:
+        frames *= 9
+    window = torch.hann_window(win, dtype=torch.float64) + 0.1
+    specgram = torch.rand(*batch, n_fft // 2 + 1, frames, dtype=torch.float64)
+    monkeypatch.setattr(torch_iir.functional._griffinlim, "_BLOCK", block)
+    for rand_init in (False, True):
+        torch.manual_seed(7)
+        y = call(specgram, window, n_fft, hop, length=length, rand_init=rand_init)
+        torch.manual_seed(7)
+        whole = call(specgram.requires_grad_(), window, n_fft, hop, length=length, rand_init=rand_init).detach()
+        specgram.requires_grad_(False)
+        assert y.shape == whole.shape
+        assert y.is_contiguous()
+        assert_close(y, whole, rtol=0, atol=1e5 * torch.finfo(torch.float64).eps * float(whole.abs().max()))
+
+
 def test_no_iteration_is_the_inverse_transform() -> None:
     y = melody()
     spectrum = stft(y, 64, 16, WINDOW)

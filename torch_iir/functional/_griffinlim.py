@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
-from torch_iir._arguments import ArrayLike, as_signal, whole_number
+from torch_iir._arguments import ArrayLike, as_signal, broadcast_shape, whole_number
 from torch_iir._registration import concrete
+
+_BLOCK = 1 << 17  # samples of the frames that a thread transforms at a time
 
 
 def griffinlim(
@@ -84,16 +88,25 @@ def griffinlim(
     """
     n_fft, hop_length, win_length, n_iter = check_griffinlim(n_fft, hop_length, win_length, power, n_iter, momentum)
     S = as_signal(specgram, "specgram", window)
-    samples = _check_tensors(S, window, n_fft, hop_length, win_length, n_iter, length)
+    check_window(window, win_length, "specgram", S)
+    if S.dim() < 2 or S.shape[-2] != n_fft // 2 + 1:
+        raise ValueError(
+            f"specgram must have the shape (..., n_fft // 2 + 1 = {n_fft // 2 + 1}, frames), got {list(S.shape)}"
+        )
+    samples = check_length(length, "specgram", S.shape[-1], n_fft, hop_length, n_iter)
+    phase = None
+    if init_phase is not None:
+        phase = check_phase(as_signal(init_phase, "init_phase", S), "specgram", S, S.shape)
     dtype = torch.promote_types(S.dtype, torch.float32)
     complex_dtype = torch.promote_types(dtype, torch.complex64)
     if 0 in S.shape[:-2]:  # not every library of FFTs takes an empty batch
         return S.sum((-2, -1)).unsqueeze(-1).expand((*S.shape[:-2], samples))
-    # (..., frames, frequencies): every frame lies in one piece. Complex, for the product would convert it every time.
-    magnitude = _root(S.mT.to(dtype), power).contiguous().to(complex_dtype)
-    if init_phase is not None:
-        phase = _check_phase(as_signal(init_phase, "init_phase", S), S).mT.to(dtype)
-        unit = torch.polar(torch.ones_like(phase), phase)
+    blockwise = S.device.type == "cpu" and _only_values(S, window, phase)
+    # (..., frames, frequencies): every frame lies in one piece
+    magnitude = _root(S.mT.to(dtype), power, not blockwise).contiguous()
+    if phase is not None:
+        angle = phase.mT.to(dtype)
+        unit = torch.polar(torch.ones_like(angle), angle)
     elif rand_init:
         unit = torch.rand(S.shape, dtype=complex_dtype, device=S.device).mT
     else:
@@ -111,21 +124,87 @@ def griffinlim(
             f"hop_length {hop_length}, win_length {win_length} and a window that leaves gaps"
         )
     gain = torch.where(covered, weight, torch.inf).reciprocal()
+    # Only phases are taken from what is analysed. So much louder, no bin is subnormal: its sgn would be infinite.
+    analysis = padded * (2 / torch.finfo(dtype).eps)
+    # t_n − α / (1 + α) t_{n−1} is the transform of that difference of signals, which are smaller than spectrograms.
+    lag = momentum / (1 + momentum)
+
+    if blockwise:
+        return _in_blocks(magnitude, unit, padded, analysis, gain, hop_length, n_iter, lag).to(S.dtype)
+    magnitude = magnitude.to(complex_dtype)  # the product would convert it every time
 
     def inverse(spectrum: Tensor) -> Tensor:
         frames = torch.fft.irfft(spectrum, n_fft) * padded
         return _overlap_add(frames, hop_length, begin, samples) * gain
 
-    # Only phases are taken from what is analysed. So much louder, no bin is subnormal: its sgn would be infinite.
-    analysis = padded * (2 / torch.finfo(dtype).eps)
     previous = None
+    spectrum = magnitude * unit
     for _ in range(n_iter):
-        y = inverse(magnitude * unit)
+        y = inverse(spectrum)
         y = torch.cat([y[..., 1 : begin + 1].flip(-1), y, y[..., -begin - 1 : -1].flip(-1)], -1)
-        rebuilt = torch.fft.rfft(y.unfold(-1, n_fft, hop_length) * analysis)
-        ahead = rebuilt if previous is None else rebuilt.sub(previous, alpha=momentum / (1 + momentum))
-        unit, previous = ahead.sgn(), rebuilt
-    return inverse(magnitude * unit).to(S.dtype)
+        ahead = y if previous is None else y.sub(previous, alpha=lag)
+        spectrum = magnitude * torch.fft.rfft(ahead.unfold(-1, n_fft, hop_length) * analysis).sgn()
+        previous = y
+    return inverse(spectrum).to(S.dtype)
+
+
+def _only_values(*tensors: Tensor | None) -> bool:
+    """True when nothing is traced or differentiated."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if not concrete(*given) or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)):
+        return False
+    return all(unpack_dual(tensor).tangent is None for tensor in given)  # type: ignore[no-untyped-call]
+
+
+def _in_blocks(
+    magnitude: Tensor,
+    unit: Tensor,
+    window: Tensor,
+    analysis: Tensor,
+    gain: Tensor,
+    hop_length: int,
+    n_iter: int,
+    lag: float,
+) -> Tensor:
+    """The iterations in place, from so few frames to the next that their spectra stay in the cache.
+
+    magnitude is (..., frames, frequencies), and unit broadcasts with it.
+    """
+    frames, n_fft, samples = magnitude.shape[-2], window.shape[0], gain.shape[0]
+    begin, corners = n_fft // 2, range(0, n_fft, hop_length)
+    units = unit.expand(magnitude.shape).reshape(-1, *magnitude.shape[-2:])
+    magnitudes = magnitude.reshape(units.shape)
+    block = max(_BLOCK * torch.get_num_threads() // n_fft, 4 * len(corners))  # the sum is a call for every corner
+    rows = min(max(1, block // frames), len(units))
+    hops = max(frames - 1 + len(corners), -(-(begin + samples) // hop_length))
+    result = gain.new_empty((len(units), samples))
+    for row in range(0, len(units), rows):
+        at, m, y = units[row : row + rows], magnitudes[row : row + rows], result[row : row + rows]
+        total = y.new_zeros((len(y), hops, hop_length))
+        before, now, ahead = (y.new_zeros((len(y), samples + 2 * begin)) for _ in range(3))
+        for step in range(n_iter + 1):
+            for first in range(0, frames, block):
+                some = slice(first, first + block)
+                if step:
+                    spectrum = torch.fft.rfft(ahead.unfold(-1, n_fft, hop_length)[:, some] * analysis)
+                    spectrum = spectrum.sgn_().mul_(m[:, some])
+                else:
+                    spectrum = at[:, some] * m[:, some]
+                segments = torch.fft.irfft(spectrum, n_fft)
+                for hop, corner in enumerate(corners, first):
+                    piece, slope = (t[..., corner : corner + hop_length] for t in (segments, window))
+                    total[:, hop : hop + piece.shape[1], : len(slope)].addcmul_(piece, slope)
+            signal = total.flatten(1)[:, begin : begin + samples]
+            if step == n_iter:
+                torch.mul(signal, gain, out=y)
+                break
+            torch.mul(signal, gain, out=now[:, begin : begin + samples])
+            now[:, :begin] = now[:, begin + 1 : 2 * begin + 1].flip(-1)
+            now[:, begin + samples :] = now[:, samples - 1 : begin + samples - 1].flip(-1)
+            torch.sub(now, before, alpha=lag, out=ahead)
+            before, now = now, before
+            total.zero_()
+    return result.reshape(*magnitude.shape[:-2], samples)
 
 
 def check_griffinlim(
@@ -147,46 +226,43 @@ def check_griffinlim(
     return n_fft, hop_length, win_length, whole_number(n_iter, "n_iter", 0)
 
 
-def _check_tensors(
-    specgram: Tensor, window: Tensor, n_fft: int, hop_length: int, win_length: int, n_iter: int, length: int | None
-) -> int:
-    """The samples of the result."""
-    for name, tensor in (("specgram", specgram), ("window", window)):
+def check_window(window: Tensor, win_length: int, name: str, like: Tensor) -> None:
+    """Raises unless it fits `like`, the argument of this name."""
+    for argument, tensor in ((name, like), ("window", window)):
         if not tensor.is_floating_point():
-            raise TypeError(f"{name} must have a real floating dtype, got {tensor.dtype}")
-    if window.device != specgram.device:
-        raise ValueError(f"window must be on the device of specgram, got {window.device} and {specgram.device}")
+            raise TypeError(f"{argument} must have a real floating dtype, got {tensor.dtype}")
+    if window.device != like.device:
+        raise ValueError(f"window must be on the device of {name}, got {window.device} and {like.device}")
     if window.shape != (win_length,):
         raise ValueError(f"window must have the shape (win_length = {win_length}), got {list(window.shape)}")
-    if specgram.dim() < 2 or specgram.shape[-2] != n_fft // 2 + 1:
-        raise ValueError(
-            f"specgram must have the shape (..., n_fft // 2 + 1 = {n_fft // 2 + 1}, frames), got {list(specgram.shape)}"
-        )
-    frames = specgram.shape[-1]
+
+
+def check_length(length: int | None, name: str, frames: int, n_fft: int, hop_length: int, n_iter: int) -> int:
+    """The samples of the result from the argument of this name, which has so many frames."""
     shortest = _shortest(frames, n_fft, hop_length)
     least = n_fft // 2 if n_iter else 0  # a reflection needs one sample more
     samples = shortest if length is None else whole_number(length, "length", 1)
     if not shortest <= samples < shortest + hop_length:
         raise ValueError(
-            f"length must have the {frames} frames of specgram: {shortest} to {shortest + hop_length - 1}, got {length}"
+            f"length must have the {frames} frames of {name}: {shortest} to {shortest + hop_length - 1}, got {length}"
         )
     if samples <= least:
         needed = 2 + least // hop_length
-        raise ValueError(f"specgram must have at least {needed} frames of hop_length {hop_length}, got {frames}")
+        raise ValueError(f"{name} must have at least {needed} frames of hop_length {hop_length}, got {frames}")
     return samples
 
 
-def _check_phase(phase: Tensor, specgram: Tensor) -> Tensor:
+def check_phase(phase: Tensor, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
+    """The phase, expanded to the shape of a spectrogram."""
     if not phase.is_floating_point():
         raise TypeError(f"init_phase must be real, in radians, got {phase.dtype}")
-    if phase.device != specgram.device:
-        raise ValueError(f"init_phase must be on the device of specgram, got {phase.device} and {specgram.device}")
-    try:
-        return phase.expand(specgram.shape)
-    except RuntimeError:
+    if phase.device != like.device:
+        raise ValueError(f"init_phase must be on the device of {name}, got {phase.device} and {like.device}")
+    if broadcast_shape(phase.shape, shape) != tuple(shape):
         raise ValueError(
-            f"init_phase must broadcast to the shape of specgram, got {list(phase.shape)} and {list(specgram.shape)}"
-        ) from None
+            f"init_phase must broadcast to the shape of the spectrogram, got {list(phase.shape)} and {list(shape)}"
+        )
+    return phase.expand(shape)
 
 
 def _shortest(frames: int, n_fft: int, hop_length: int) -> int:
@@ -194,10 +270,12 @@ def _shortest(frames: int, n_fft: int, hop_length: int) -> int:
     return (frames - 1) * hop_length + n_fft % 2
 
 
-def _root(specgram: Tensor, power: float) -> Tensor:
+def _root(specgram: Tensor, power: float, differentiable: bool) -> Tensor:
     """specgram^(1/power), whose derivative is 0 where specgram is."""
-    if power <= 1:  # no derivative is infinite
-        return specgram if power == 1 else specgram.pow(1 / power)
+    if power == 1:
+        return specgram
+    if power < 1 or not differentiable:  # no derivative is infinite
+        return specgram.pow(1 / power)
     zero = specgram == 0
     return specgram.masked_fill(zero, 1).pow(1 / power).masked_fill(zero, 0)
 
