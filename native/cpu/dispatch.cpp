@@ -10,11 +10,11 @@
 
 namespace torch_iir {
 
-#define TORCH_IIR_DECLARE_FOR(isa, name, ...)                       \
-  namespace isa {                                                   \
-  Status name(const __VA_ARGS__&, Algorithm, ParallelFor) noexcept; \
+#define TORCH_IIR_DECLARE_FOR(isa, name, choice, ...)            \
+  namespace isa {                                                \
+  Status name(const __VA_ARGS__&, choice, ParallelFor) noexcept; \
   }
-#define TORCH_IIR_DECLARE(name, ...) TORCH_IIR_EACH_ISA(TORCH_IIR_DECLARE_FOR, name, __VA_ARGS__)
+#define TORCH_IIR_DECLARE(name, choice, ...) TORCH_IIR_EACH_ISA(TORCH_IIR_DECLARE_FOR, name, choice, __VA_ARGS__)
 TORCH_IIR_EACH_KERNEL(TORCH_IIR_DECLARE)
 
 namespace {
@@ -96,11 +96,11 @@ const char* compiler() noexcept {
 }
 
 #define TORCH_IIR_ADDRESS(isa, name, ...) &isa::name,
-#define TORCH_IIR_DEFINE(name, ...)                                                                    \
-  Status name(const __VA_ARGS__& parameters, Algorithm algorithm, ParallelFor parallel_for) noexcept { \
-    using Function = Status (*)(const __VA_ARGS__&, Algorithm, ParallelFor) noexcept;                  \
-    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};             \
-    return functions[current.load(std::memory_order_relaxed)](parameters, algorithm, parallel_for);    \
+#define TORCH_IIR_DEFINE(name, choice, ...)                                                      \
+  Status name(const __VA_ARGS__& parameters, choice method, ParallelFor parallel_for) noexcept { \
+    using Function = Status (*)(const __VA_ARGS__&, choice, ParallelFor) noexcept;               \
+    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};       \
+    return functions[current.load(std::memory_order_relaxed)](parameters, method, parallel_for); \
   }
 TORCH_IIR_EACH_KERNEL(TORCH_IIR_DEFINE)
 

@@ -4,6 +4,7 @@
 
 #include "torch_iir/batch.h"
 #include "torch_iir/lfilter.h"
+#include "torch_iir/nnls.h"
 #include "torch_iir/sosfilt.h"
 
 // F(isa, …) for each instruction set, from the most portable to the fastest, as CMakeLists.txt compiles them.
@@ -15,25 +16,33 @@
 #define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__)
 #endif
 
-// K(function, parameters) for each kernel.
-#define TORCH_IIR_EACH_KERNEL(K)                                                   \
-  K(lfilter, LFilter<float>)                                                       \
-  K(lfilter, LFilter<double>)                                                      \
-  K(lfilter, LFilter<Half>)                                                        \
-  K(lfilter, LFilter<BFloat16>)                                                    \
-  K(lfilter, LFilter<std::complex<double>, std::complex<double>>)                  \
-  K(lfilter_backward, LFilterBackward<float>)                                      \
-  K(lfilter_backward, LFilterBackward<double>)                                     \
-  K(lfilter_backward, LFilterBackward<Half>)                                       \
-  K(lfilter_backward, LFilterBackward<BFloat16>)                                   \
-  K(lfilter_backward, LFilterBackward<std::complex<double>, std::complex<double>>) \
-  K(sosfilt, SOSFilt<float>)                                                       \
-  K(sosfilt, SOSFilt<double>)                                                      \
-  K(sosfilt, SOSFilt<Half>)                                                        \
-  K(sosfilt, SOSFilt<BFloat16>)                                                    \
-  K(sosfilt, SOSFilt<std::complex<double>, std::complex<double>>)                  \
-  K(sosfilt_backward, SOSFiltBackward<float>)                                      \
-  K(sosfilt_backward, SOSFiltBackward<double>)                                     \
-  K(sosfilt_backward, SOSFiltBackward<Half>)                                       \
-  K(sosfilt_backward, SOSFiltBackward<BFloat16>)                                   \
-  K(sosfilt_backward, SOSFiltBackward<std::complex<double>, std::complex<double>>)
+// K(function, what chooses between methods, parameters) for each kernel.
+#define TORCH_IIR_EACH_KERNEL(K)                                                              \
+  K(lfilter, Algorithm, LFilter<float>)                                                       \
+  K(lfilter, Algorithm, LFilter<double>)                                                      \
+  K(lfilter, Algorithm, LFilter<Half>)                                                        \
+  K(lfilter, Algorithm, LFilter<BFloat16>)                                                    \
+  K(lfilter, Algorithm, LFilter<std::complex<double>, std::complex<double>>)                  \
+  K(lfilter_backward, Algorithm, LFilterBackward<float>)                                      \
+  K(lfilter_backward, Algorithm, LFilterBackward<double>)                                     \
+  K(lfilter_backward, Algorithm, LFilterBackward<Half>)                                       \
+  K(lfilter_backward, Algorithm, LFilterBackward<BFloat16>)                                   \
+  K(lfilter_backward, Algorithm, LFilterBackward<std::complex<double>, std::complex<double>>) \
+  K(sosfilt, Algorithm, SOSFilt<float>)                                                       \
+  K(sosfilt, Algorithm, SOSFilt<double>)                                                      \
+  K(sosfilt, Algorithm, SOSFilt<Half>)                                                        \
+  K(sosfilt, Algorithm, SOSFilt<BFloat16>)                                                    \
+  K(sosfilt, Algorithm, SOSFilt<std::complex<double>, std::complex<double>>)                  \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<float>)                                      \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<double>)                                     \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<Half>)                                       \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<BFloat16>)                                   \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<std::complex<double>, std::complex<double>>) \
+  K(nnls, NNLSSolver, NNLS<float>)                                                            \
+  K(nnls, NNLSSolver, NNLS<double>)                                                           \
+  K(nnls, NNLSSolver, NNLS<Half>)                                                             \
+  K(nnls, NNLSSolver, NNLS<BFloat16>)                                                         \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<float>)                                       \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<double>)                                      \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<Half>)                                        \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>)

@@ -30,12 +30,12 @@ struct Section {
 template <class State>
 struct Cascades {
   const Batch& batch;
-  const Sections<const State>& sos;
+  const Matrices<const State>& sos;
   int sections;
 
   void read_row(std::int64_t row, Section<State>* to) const {
     const State* from = sos.row(batch, row);
-    for (int s = 0; s < sections; ++s, from += sos.section) {
+    for (int s = 0; s < sections; ++s, from += sos.down) {
       to[s].a0 = from[(order + 1) * sos.step];
       for (int k = 0; k <= order; ++k) {
         to[s].b[k] = from[k * sos.step] / to[s].a0;
@@ -50,7 +50,7 @@ struct Cascades {
     for (std::int64_t row = 0; row < rows; ++row) {
       const State* from = sos.row(own, row);
       for (int s = 0; s < sections; ++s) {
-        if (from[s * sos.section + (order + 1) * sos.step] == State(0)) return true;
+        if (from[s * sos.down + (order + 1) * sos.step] == State(0)) return true;
       }
     }
     return false;
@@ -59,19 +59,19 @@ struct Cascades {
 
 // A row's states, z[s * order + k], from and to where they are kept. Null: zero, not wanted.
 template <class State>
-void read_states(const Batch& batch, const Sections<const State>& states, std::int64_t row, int sections, State* z) {
+void read_states(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, State* z) {
   const State* from = states ? states.row(batch, row) : nullptr;
   for (int s = 0; s < sections; ++s) {
     for (int k = 0; k < order; ++k)
-      z[s * order + k] = from != nullptr ? from[s * states.section + k * states.step] : State(0);
+      z[s * order + k] = from != nullptr ? from[s * states.down + k * states.step] : State(0);
   }
 }
 template <class State>
-void write_states(const Batch& batch, const Sections<State>& states, std::int64_t row, int sections, const State* z) {
+void write_states(const Batch& batch, const Matrices<State>& states, std::int64_t row, int sections, const State* z) {
   if (!states) return;
   State* to = states.row(batch, row);
   for (int s = 0; s < sections; ++s) {
-    for (int k = 0; k < order; ++k) to[s * states.section + k * states.step] = z[s * order + k];
+    for (int k = 0; k < order; ++k) to[s * states.down + k * states.step] = z[s * order + k];
   }
 }
 
@@ -173,13 +173,13 @@ class TileCascade {
 };
 
 template <class State>
-void states_of_lane(const Batch& batch, const Sections<const State>& states, std::int64_t row, int sections, int lane,
+void states_of_lane(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, int lane,
                     const double* scale, double* z) {
   const State* from = states ? states.row(batch, row) : nullptr;
   for (int s = 0; s < sections; ++s) {
     for (int k = 0; k < order; ++k)
       z[(s * order + k) * lanes + lane] =
-          from != nullptr ? from[s * states.section + k * states.step] * (scale != nullptr ? scale[s] : 1) : 0;
+          from != nullptr ? from[s * states.down + k * states.step] * (scale != nullptr ? scale[s] : 1) : 0;
   }
 }
 
@@ -342,7 +342,7 @@ class Forward {
       State* to = f_.zf.row(f_.batch, first + lane);
       for (int s = 0; s < f_.sections; ++s) {
         for (int k = 0; k < order; ++k)
-          to[s * f_.zf.section + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
+          to[s * f_.zf.down + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
       }
     }
     return true;
@@ -393,20 +393,20 @@ class Backward {
   }
 
  private:
-  void clear_sections(Sections<State> values, int length) const {
+  void clear_sections(Matrices<State> values, int length) const {
     for (int s = 0; values && s < f_.sections; ++s) {
       clear(f_.batch, values, length);
-      values.data += values.section;
+      values.data += values.down;
     }
   }
   State* totals_of(std::int64_t row) const { return totals_ + static_cast<std::size_t>(row) * totals_per_row_; }
 
   void add_up(std::int64_t row) const {
     const State* from = totals_of(row);
-    const auto add = [&](const Sections<State>& gradient, int length) {
+    const auto add = [&](const Matrices<State>& gradient, int length) {
       State* to = gradient ? gradient.row(f_.batch, row) : nullptr;
       for (int s = 0; s < f_.sections; ++s, from += length) {
-        for (int k = 0; to != nullptr && k < length; ++k) to[s * gradient.section + k * gradient.step] += from[k];
+        for (int k = 0; to != nullptr && k < length; ++k) to[s * gradient.down + k * gradient.step] += from[k];
       }
     };
     add(f_.gsos, coefficients);
@@ -671,10 +671,10 @@ class Backward {
 // ---- entry points --------------------------------------------------------------------------------------------
 
 template <class T>
-auto sections_as_complex(const Sections<T>& sections) {
+auto sections_as_complex(const Matrices<T>& sections) {
   const auto rows = as_complex(static_cast<const Rows<T>&>(sections));
   using Element = std::remove_reference_t<decltype(*rows.data)>;
-  return Sections<Element>{rows, sections.section};
+  return Matrices<Element>{rows, sections.down};
 }
 
 }  // namespace

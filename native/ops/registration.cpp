@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "lfilter.h"
+#include "nnls.h"
 #include "sosfilt.h"
 #include "tensor.h"
 
@@ -11,6 +12,12 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
   library.def(
       "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
       " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzi)");
+  library.def(
+      "nnls(Tensor b, Tensor a, Tensor mu, Tensor? prior, int solver, float tolerance, int max_iterations)"
+      " -> (Tensor x, Tensor dual, Tensor outcome)");
+  library.def(
+      "nnls_derivative(Tensor? g, Tensor? h, Tensor w, Tensor a, Tensor mu, bool support, int solver, bool needs_p)"
+      " -> (Tensor u, Tensor p)");
   library.def("sosfilt(Tensor x, Tensor sos, Tensor? zi=None) -> (Tensor y, Tensor zf)");
   library.def(
       "sosfilt_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor sos, Tensor? zi, int output_mask)"
@@ -21,6 +28,8 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
   library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
   library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
+  library.impl("nnls", TORCH_BOX(&torch_iir::ops::nnls));
+  library.impl("nnls_derivative", TORCH_BOX(&torch_iir::ops::nnls_derivative));
   library.impl("sosfilt", TORCH_BOX(&torch_iir::ops::sosfilt));
   library.impl("sosfilt_backward", TORCH_BOX(&torch_iir::ops::sosfilt_backward));
 }

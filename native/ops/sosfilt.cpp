@@ -34,13 +34,6 @@ struct Arguments {
   }
 };
 
-template <bool as_pairs, class T>
-auto sections_of(T* data, std::int64_t section, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
-  const auto base = rows_of<as_pairs>(data, step, stride, batch);
-  using Element = std::remove_reference_t<decltype(*base.data)>;
-  return Sections<Element>{base, (as_pairs ? 2 : 1) * section};
-}
-
 // A fresh tensor of the shape's dimensions and two more.
 Handle empty_sections(Shape& shape, std::int64_t sections, DType dtype) {
   STD_TORCH_CHECK(shape.dims + 2 <= max_dims, "x must have at most ", max_dims - 1, " dimensions, got ",
@@ -77,10 +70,10 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     kernel.samples = args.samples;
     kernel.sections = static_cast<int>(args.sections);
     kernel.x = rows_of<Type::pairs>(x.data, x.step(), x_stride, batch);
-    kernel.sos = sections_of<false>(sos.data, sos.section(), sos.step(), sos_stride, batch);
-    if (args.zi) kernel.zi = sections_of<Type::pairs>(zi.data, zi.section(), zi.step(), zi_stride, batch);
+    kernel.sos = matrices_of<false>(sos.data, sos.down(), sos.step(), sos_stride, batch);
+    if (args.zi) kernel.zi = matrices_of<Type::pairs>(zi.data, zi.down(), zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
-    kernel.zf = sections_of<Type::pairs>(zf_out.data, state_length, 1, zf_stride, batch);
+    kernel.zf = matrices_of<Type::pairs>(zf_out.data, state_length, 1, zf_stride, batch);
     check(torch_iir::sosfilt(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
     y_out.store();
     zf_out.store();
@@ -136,13 +129,13 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
     kernel.samples = args.samples;
     kernel.sections = static_cast<int>(args.sections);
     if (given.gy) kernel.gy = rows_of<Type::pairs>(gy.data, gy.step(), gy_stride, batch);
-    if (given.gzf) kernel.gzf = sections_of<Type::pairs>(gzf.data, gzf.section(), gzf.step(), gzf_stride, batch);
+    if (given.gzf) kernel.gzf = matrices_of<Type::pairs>(gzf.data, gzf.down(), gzf.step(), gzf_stride, batch);
     kernel.x = rows_of<Type::pairs>(x.data, x.step(), x_stride, batch);
-    kernel.sos = sections_of<false>(sos.data, sos.section(), sos.step(), sos_stride, batch);
-    if (args.zi) kernel.zi = sections_of<Type::pairs>(zi.data, zi.section(), zi.step(), zi_stride, batch);
+    kernel.sos = matrices_of<false>(sos.data, sos.down(), sos.step(), sos_stride, batch);
+    if (args.zi) kernel.zi = matrices_of<Type::pairs>(zi.data, zi.down(), zi.step(), zi_stride, batch);
     if (given.wanted[0]) kernel.gx = rows_of<Type::pairs>(gx_out.data, 1, gx_stride, batch);
-    if (given.wanted[1]) kernel.gsos = sections_of<false>(gsos_out.data, section_length, 1, gsos_stride, batch);
-    if (wants_gzi) kernel.gzi = sections_of<Type::pairs>(gzi_out.data, state_length, 1, gzi_stride, batch);
+    if (given.wanted[1]) kernel.gsos = matrices_of<false>(gsos_out.data, section_length, 1, gsos_stride, batch);
+    if (wants_gzi) kernel.gzi = matrices_of<Type::pairs>(gzi_out.data, state_length, 1, gzi_stride, batch);
     check(torch_iir::sosfilt_backward(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
   } else {
     fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows

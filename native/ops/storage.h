@@ -102,6 +102,13 @@ auto rows_of(T* data, std::int64_t step, const std::int64_t* stride, const Batch
   }
 }
 
+template <bool as_pairs, class T>
+auto matrices_of(T* data, std::int64_t down, std::int64_t step, const std::int64_t* stride, const Batch& batch) {
+  const auto base = rows_of<as_pairs>(data, step, stride, batch);
+  using Element = std::remove_reference_t<decltype(*base.data)>;
+  return Matrices<Element>{base, (as_pairs ? 2 : 1) * down};
+}
+
 // The pair as one more dimension of the batch, the innermost, in which coefficients have stride 0.
 inline Batch with_pairs(Batch batch, bool pairs) {
   if (!pairs) return batch;

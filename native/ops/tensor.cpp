@@ -121,6 +121,15 @@ Handle empty(int dims, const std::int64_t* size, DType dtype) {
   return result;
 }
 
+Handle empty_int32(int dims, const std::int64_t* size) {
+  std::int64_t stride[max_dims + 1];
+  contiguous_strides(dims, size, stride);
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dims, size, stride, aoti_torch_dtype_int32(), cpu, 0, &handle));
+  return Handle(handle);
+}
+
 Handle empty_for_nothing(DType dtype) {
   const std::int64_t size[] = {0};
   return empty(1, size, dtype);

@@ -55,6 +55,7 @@ Tensor argument(const char* name, Handle handle);
 
 // A contiguous tensor, not initialised. Large ones lie in huge pages: filling them costs a fifth.
 Handle empty(int dims, const std::int64_t* size, DType dtype);
+Handle empty_int32(int dims, const std::int64_t* size);
 Handle empty_for_nothing(DType dtype);  // what stands for an output that is not wanted: shape [0]
 void* data(const Handle& handle);
 
@@ -74,7 +75,8 @@ class View {
   const T* data;
   const std::int64_t* stride;
   std::int64_t step() const { return data == nullptr ? 0 : stride[tensor_.dims - 1]; }
-  Operand operand(std::int64_t* batch_stride) const { return tensor_.operand(batch_stride); }
+  std::int64_t down() const { return data == nullptr ? 0 : stride[tensor_.dims - 2]; }  // of the dimension before
+  Operand operand(std::int64_t* batch_stride, int core = 1) const { return tensor_.operand(batch_stride, core); }
 
  private:
   const Tensor& tensor_;
@@ -93,7 +95,9 @@ class Fresh {
 
   T* data = nullptr;
   std::int64_t stride[max_dims];
-  Operand operand(std::int64_t* batch_stride) const { return {dims_ - 1, size_, stride, batch_stride}; }
+  Operand operand(std::int64_t* batch_stride, int core = 1) const {
+    return {dims_ - core, size_, stride, batch_stride};
+  }
 
  private:
   int dims_;
@@ -110,7 +114,7 @@ class As {
   const State* data = nullptr;
   std::int64_t stride[max_dims] = {};
   std::int64_t step() const { return data == nullptr ? 0 : stride[dims_ - 1]; }
-  std::int64_t section() const { return data == nullptr ? 0 : stride[dims_ - 2]; }  // of the dimension before
+  std::int64_t down() const { return data == nullptr ? 0 : stride[dims_ - 2]; }  // of the dimension before
   Operand operand(std::int64_t* batch_stride, int core = 1) const {
     return {dims_ - core, size_, stride, batch_stride};
   }

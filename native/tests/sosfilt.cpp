@@ -78,11 +78,11 @@ void for_each_kernel(int sections, bool complex, F f) {
 // --------------------------------------------------------------------------------------------------------- operands
 
 template <class T>
-Sections<T> sections(Block<T>& block) {
+Matrices<T> sections(Block<T>& block) {
   return {block.rows(), block.part()};
 }
 template <class T>
-Sections<const T> sections_in(Block<T>& block) {
+Matrices<const T> sections_in(Block<T>& block) {
   return {block.input(), block.part()};
 }
 

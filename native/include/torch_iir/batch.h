@@ -44,6 +44,12 @@ struct Rows {
   }
 };
 
+// One matrix for each element of the batch: `step` is between neighbours in a row of it, `down` in a column.
+template <class T>
+struct Matrices : Rows<T> {
+  std::int64_t down = 0;
+};
+
 // Storage formats that C++20 has no type for. Bits only: the kernels convert on load and on store.
 struct Half {
   std::uint16_t bits;
@@ -56,7 +62,7 @@ enum class [[nodiscard]] Status : int {
   ok = 0,
   zero_a0,        // some filter's a[0] is 0: nothing was computed
   out_of_memory,  // scratch could not be allocated
-  unsupported,    // the algorithm that was asked for cannot run this filter
+  unsupported,    // the algorithm or solver that was asked for cannot run this problem
 };
 
 // How a kernel spreads independent ranges of work over threads: `run` calls body(argument, first, last) for ranges that

@@ -21,12 +21,6 @@
 
 namespace torch_iir {
 
-// Rows of S sections each.
-template <class T>
-struct Sections : Rows<T> {
-  std::int64_t section = 0;  // between neighbouring sections, in elements
-};
-
 // Sample is float, double, Half or BFloat16 with State = double, or both are std::complex<double>.
 template <class Sample, class State = double>
 struct SOSFilt {
@@ -34,10 +28,10 @@ struct SOSFilt {
   std::int64_t samples = 0;  // T
   int sections = 0;          // S ≥ 1
   Rows<const Sample> x;
-  Sections<const State> sos;
-  Sections<const State> zi;  // null: at rest
+  Matrices<const State> sos;
+  Matrices<const State> zi;  // null: at rest
   Rows<Sample> y;
-  Sections<State> zf;  // null: not wanted
+  Matrices<State> zf;  // null: not wanted
 };
 
 // Gradients of a real scalar for g = ∂/∂y and γ = ∂/∂zf: those of lfilter, section by section from the last. The inner
@@ -50,12 +44,12 @@ struct SOSFiltBackward {
   std::int64_t samples = 0;
   int sections = 0;
   Rows<const Sample> gy;      // null: zero
-  Sections<const State> gzf;  // null: zero
+  Matrices<const State> gzf;  // null: zero
   Rows<const Sample> x;
-  Sections<const State> sos;
-  Sections<const State> zi;  // null: at rest
+  Matrices<const State> sos;
+  Matrices<const State> zi;  // null: at rest
   Rows<Sample> gx;
-  Sections<State> gsos, gzi;
+  Matrices<State> gsos, gzi;
 };
 
 TORCH_IIR_API Status sosfilt(const SOSFilt<float>&, Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;

@@ -1,0 +1,136 @@
+// nnls and its derivative: which method runs, and on what. Banks, whose systems are tridiagonal: nnls_newton.h and
+// nnls_banded_derivative.h; any matrix: nnls_projected_gradient.h and nnls_dense.h.
+#include "torch_iir/nnls.h"
+
+#include "nnls_banded_derivative.h"
+#include "nnls_dense.h"
+#include "nnls_newton.h"
+#include "nnls_projected_gradient.h"
+#include "rows.h"
+
+namespace torch_iir::TORCH_IIR_ISA {
+namespace {
+
+template <class Problem>
+MatrixView matrix_of(const Problem& f, std::int64_t row) {
+  return {f.a.row(f.batch, row), f.a.down, f.a.step, f.m, f.n};
+}
+
+// work(bank, row, sharing) for each matrix, which the `sharing` rows from `row` on have in common. Status::unsupported
+// if one of them is no bank, before any work.
+template <class Problem, class Work>
+Status for_banks(const Problem& f, std::int64_t sharing, Work work) {
+  const std::int64_t rows = f.batch.rows();
+  const auto each = [&](auto&& use) {
+    for (std::int64_t row = 0; row < rows; row += sharing) {
+      Scratch scratch(Bank::bytes(f.m, f.n));
+      if (!scratch) return Status::out_of_memory;
+      Bank bank;
+      if (!bank.build(scratch, matrix_of(f, row))) return Status::unsupported;
+      if (const Status status = use(bank, row); status != Status::ok) return status;
+    }
+    return Status::ok;
+  };
+  if (rows > sharing) {
+    const Status status = each([](const Bank&, std::int64_t) { return Status::ok; });
+    if (status != Status::ok) return status;
+  }
+  return each([&](const Bank& bank, std::int64_t row) { return work(bank, row, sharing); });
+}
+
+// work(row, first, last) for the columns of `rows` rows from `row` on, in stretches that do not cross rows.
+template <class Work>
+void for_columns(std::int64_t row, std::int64_t k, std::int64_t first, std::int64_t last, Work work) {
+  while (first < last) {
+    const std::int64_t begin = first % k, left = last - first;
+    const std::int64_t count = left < k - begin ? left : k - begin;
+    work(row + first / k, begin, begin + count);
+    first += count;
+  }
+}
+
+// Columns of a bank that are worth a thread of their own.
+inline constexpr std::int64_t columns_per_task = 64;
+
+template <class Sample>
+Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
+  // What ended how decides about x under a prior, wanted or not.
+  Scratch outcomes(f.outcome ? 0 : Scratch::bytes<Outcome>(f.batch.rows() * f.k));
+  if (!outcomes) return Status::out_of_memory;
+  if (!f.outcome) {
+    f.outcome.data = outcomes.take<Outcome>(f.batch.rows() * f.k);
+    std::int64_t length = f.k;
+    for (int d = f.batch.dims - 1; d >= 0; --d) {
+      f.outcome.stride[d] = length;
+      length *= f.batch.size[d];
+    }
+  }
+  const std::int64_t sharing = share_input(
+      f.batch, f.a, {f.a.stride, f.b.stride, f.mu.stride, f.prior.stride, f.x.stride, f.dual.stride, f.outcome.stride});
+  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row, std::int64_t rows) {
+    int failed = 0;
+    auto body = [&](std::int64_t first, std::int64_t last) {
+      const bool done = f.prior ? Newton<Sample, true>(f, bank, row).run(first, last, false) &&
+                                      Newton<Sample, false>(f, bank, row).run(first, last, true)
+                                : Newton<Sample, false>(f, bank, row).run(first, last, false);
+      if (!done) return __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      for_columns(row, f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
+        if (f.prior) {
+          write_x<Sample, true>(f, bank, at, begin, end);
+        } else {
+          write_x<Sample, false>(f, bank, at, begin, end);
+        }
+      });
+    };
+    parallel(parallel_for, rows * f.k, columns_per_task, body);
+    return failed != 0 ? Status::out_of_memory : Status::ok;
+  });
+}
+
+template <class Sample>
+Status banded_derivative(NNLSDerivative<Sample> f, const ParallelFor& parallel_for) {
+  const std::int64_t sharing =
+      share_input(f.batch, f.a, {f.a.stride, f.mu.stride, f.w.stride, f.g.stride, f.h.stride, f.u.stride, f.p.stride});
+  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row, std::int64_t rows) {
+    int failed = 0;
+    auto body = [&](std::int64_t first, std::int64_t last) {
+      for_columns(row, f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
+        if (!BandedDerivative<Sample>(f, bank).run(at, begin, end)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      });
+    };
+    parallel(parallel_for, rows * f.k, columns_per_task, body);
+    return failed != 0 ? Status::out_of_memory : Status::ok;
+  });
+}
+
+template <class Sample>
+Status run(const NNLS<Sample>& f, NNLSSolver solver, const ParallelFor& parallel_for) {
+  if (f.batch.rows() == 0 || f.k == 0) return Status::ok;
+  const bool any_matrix = solver != NNLSSolver::newton && !f.prior;
+  if (solver == NNLSSolver::projected_gradient) {
+    return any_matrix ? projected_gradient(f, parallel_for) : Status::unsupported;
+  }
+  const Status status = newton(f, parallel_for);
+  return status == Status::unsupported && any_matrix ? projected_gradient(f, parallel_for) : status;
+}
+
+template <class Sample>
+Status run(const NNLSDerivative<Sample>& f, NNLSSolver solver, const ParallelFor& parallel_for) {
+  if (f.batch.rows() == 0 || f.k == 0) return Status::ok;
+  if (solver == NNLSSolver::projected_gradient) return dense_derivative(f, parallel_for);
+  const Status status = banded_derivative(f, parallel_for);
+  return status == Status::unsupported && solver == NNLSSolver::automatic ? dense_derivative(f, parallel_for) : status;
+}
+
+}  // namespace
+
+#define TORCH_IIR_NNLS(Sample)                                                                      \
+  Status nnls(const NNLS<Sample>& f, NNLSSolver s, ParallelFor p) noexcept { return run(f, s, p); } \
+  Status nnls_derivative(const NNLSDerivative<Sample>& f, NNLSSolver s, ParallelFor p) noexcept { return run(f, s, p); }
+
+TORCH_IIR_NNLS(float)
+TORCH_IIR_NNLS(double)
+TORCH_IIR_NNLS(Half)
+TORCH_IIR_NNLS(BFloat16)
+
+}  // namespace torch_iir::TORCH_IIR_ISA
