@@ -179,3 +179,119 @@ def sos_tolerance(dtype: torch.dtype, x: Array, sos: Array, zi: Array | None = N
         impulse, _ = lfilter(impulse, b, a)
     largest = np.abs(u[-1]).max(initial=0)
     return float(torch.finfo(dtype).eps * largest + max(inside, 1e-10 * largest) + double)
+
+
+def nnls(b, a, mu, prior=None, solver=0, tolerance=1e-9, max_iterations=0):
+    """Column after column, exactly. Returns (x, dual, outcome)."""
+    batch, (b, a, mu, prior) = columns(b, a, mu, prior)
+    m, n, k = *a.shape[-2:], b.shape[-1]
+    x, dual, outcome = np.empty((*batch, n, k)), np.empty((*batch, m, k)), np.zeros((*batch, k), np.int32)
+    for index in np.ndindex(*batch):
+        for c in range(k):
+            matrix, column, weight = a[index], b[index][:, c], mu[index][c]
+            given = [matrix, column, weight] if prior is None else [matrix, column, weight, prior[index][:, c]]
+            if not all(np.isfinite(value).all() for value in given) or weight <= 0:
+                x[index][:, c], dual[index][:, c], outcome[index][c] = np.nan, np.nan, 2
+                continue
+            if prior is None:
+                free = non_negative(matrix.T @ matrix + weight * np.eye(n), matrix.T @ column)
+                if free.sum() <= m:  # the smaller system is the better conditioned one, as a rule
+                    active = matrix[:, free]
+                    solution = np.zeros(n, matrix.dtype)
+                    solution[free] = solve(active.T @ active + weight * np.eye(free.sum()), active.T @ column)
+                    multipliers = (column - matrix @ solution) / weight
+                else:
+                    multipliers = solve((matrix * free) @ matrix.T + weight * np.eye(m), column)
+                    solution = np.where(free, matrix.T @ multipliers, 0)
+            else:
+                free = prior[index][:, c] > 0
+                active, shares = matrix[:, free], prior[index][:, c][free]
+                multipliers = most_entropy(active, column, weight, shares)
+                solution = np.zeros(n, matrix.dtype)
+                solution[free] = shares * np.exp(active.T @ multipliers)
+                outcome[index][c] = 1
+            x[index][:, c], dual[index][:, c] = solution, multipliers
+    return x, dual, outcome
+
+
+def non_negative(h: Array, c: Array) -> Array:
+    """Where x > 0 for the x ≥ 0 with the least ½ xᵀh x − cᵀx, by the active set method of Lawson and Hanson."""
+    x = np.zeros_like(c)
+    free = np.zeros(c.shape, bool)
+    while True:
+        slope = np.where(free, -np.inf, c - h @ x)
+        if free.all() or slope.max() <= 1e3 * np.finfo(c.dtype).eps * (np.abs(h) @ np.abs(x) + np.abs(c)).max():
+            return free
+        free[slope.argmax()] = True
+        while True:
+            goal = np.zeros_like(x)
+            goal[free] = solve(h[np.ix_(free, free)], c[free])
+            if (goal[free] > 0).all():
+                break
+            blocking = free & (goal <= 0)
+            steps = x[blocking] / (x[blocking] - goal[blocking])
+            x = x + steps.min() * (goal - x)
+            free[np.flatnonzero(blocking)[steps.argmin()]] = False
+            x[~free] = 0
+        x = goal
+
+
+def most_entropy(a: Array, b: Array, mu: Array, prior: Array) -> Array:
+    """The λ with A x + μ λ = b, x = prior · exp(Aᵀλ): the least of Σ x + ½ μ |λ|² − bᵀλ, by damped Newton steps."""
+    dual = np.zeros(b.shape, np.result_type(a, b))
+
+    def value(at):
+        with np.errstate(over="ignore"):
+            return (prior * np.exp(a.T @ at)).sum() + mu * (at @ at) / 2 - b @ at
+
+    for _ in range(200):
+        x = prior * np.exp(a.T @ dual)
+        step = solve((a * x) @ a.T + mu * np.eye(len(b)), b - a @ x - mu * dual)
+        scale = 1.0
+        while not value(dual + scale * step) <= value(dual) + 1e-15 * abs(value(dual)) and scale > 1e-12:
+            scale /= 2
+        dual = dual + scale * step
+        if np.abs(step).max(initial=0) <= 4 * np.finfo(dual.dtype).eps * np.abs(dual).max(initial=0):
+            break
+    return dual
+
+
+def nnls_derivative(g, h, w, a, mu, support, solver=0, needs_p=True):
+    """(A D Aᵀ + μ) u = A D g + h and p = D (g − Aᵀu), D = diag(w > 0) or diag(w). Returns (u, p)."""
+    batch, (g, h, w, a, mu) = columns(g, h, w, a, mu)
+    m, n, k = *a.shape[-2:], w.shape[-1]
+    u, p = np.empty((*batch, m, k)), np.empty((*batch, n, k))
+    for index in np.ndindex(*batch):
+        matrix = a[index]
+        for c in range(k):
+            d = (w[index][:, c] > 0).astype(w.dtype) if support else w[index][:, c]
+            along = np.zeros_like(d) if g is None else g[index][:, c]
+            right = (matrix * d) @ along + (0 if h is None else h[index][:, c])
+            solution = solve((matrix * d) @ matrix.T + mu[index][c] * np.eye(m), right)
+            u[index][:, c], p[index][:, c] = solution, d * (along - matrix.T @ solution)
+    return u, p if needs_p else np.zeros(0)
+
+
+def columns(*arguments):
+    """The batch shape, and long double arrays expanded to it; the one argument of fewest dimensions is k alone."""
+    arrays = [array(value, np.longdouble) for value in arguments]
+    cores = [2] * len(arrays)
+    cores[4 if len(arrays) == 5 else 2] = 1
+    batch = np.broadcast_shapes(*(v.shape[:-core] for v, core in zip(arrays, cores, strict=True) if v is not None))
+    expanded = [
+        None if v is None else np.broadcast_to(v, (*batch, *v.shape[-core:]))
+        for v, core in zip(arrays, cores, strict=True)
+    ]
+    return batch, expanded
+
+
+def solve(matrix: Array, right: Array) -> Array:
+    """The solution of a positive definite system, by elimination: numpy.linalg knows no long double."""
+    matrix, right = np.array(matrix), np.array(right)
+    for i in range(len(right)):
+        factor = matrix[i + 1 :, i] / matrix[i, i]
+        matrix[i + 1 :, i:] -= factor[:, None] * matrix[i, i:]
+        right[i + 1 :] -= factor * right[i]
+    for i in reversed(range(len(right))):
+        right[i] = (right[i] - matrix[i, i + 1 :] @ right[i + 1 :]) / matrix[i, i]
+    return right

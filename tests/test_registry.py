@@ -73,9 +73,9 @@ def test_real_ops_refuse_complex_arguments(op: type[Op]) -> None:
     for index, arg in enumerate(args):
         if isinstance(arg, Tensor):
             imaginary = arg.to(torch.complex128)
-            with pytest.raises(RuntimeError, match="must have a real floating dtype"):
+            with pytest.raises(RuntimeError, match="must be real"):
                 overload(op)(*args[:index], imaginary, *args[index + 1 :])
-            with pytest.raises(TypeError, match="must have a real floating dtype"):
+            with pytest.raises(TypeError, match="must be real"):
                 overload(op)(*args[:index], imaginary.to("meta"), *args[index + 1 :])
 
 

@@ -19,6 +19,7 @@ from torch_iir._registration import concrete
 ArrayLike = Any  # a tensor, a number, a sequence of numbers or a NumPy array
 LFILTER_NAMES = ("x", "b", "a", "zi")
 SOSFILT_NAMES = ("x", "sos", "zi")
+NNLS_NAMES = ("b", "a", "mu", "prior")
 
 Named = Sequence[tuple[str, Tensor]]  # arguments, the signal first
 
@@ -63,11 +64,53 @@ def check_sections(sos: Tensor, name: str = "sos") -> int:
     return sos.shape[-2]
 
 
-def _check_tensors(given: Named) -> None:
+def check_nnls(
+    b: Tensor, a: Tensor, mu: Tensor | None, prior: Tensor | None = None, names: Sequence[str] = NNLS_NAMES
+) -> tuple[tuple[int, ...], int, int, int]:
+    """Raises for the first wrong argument of nnls; returns the broadcast batch shape, m, n and k."""
+    for_b, for_a, for_mu, for_prior = names
+    return _check_columns(for_a, a, [(for_b, b, "m"), (for_mu, mu, ""), (for_prior, prior, "n")])
+
+
+def check_nnls_derivative(
+    g: Tensor | None, h: Tensor | None, w: Tensor, a: Tensor, mu: Tensor
+) -> tuple[tuple[int, ...], int, int, int]:
+    """As check_nnls, for nnls_derivative."""
+    result = _check_columns("a", a, [("w", w, "n"), ("mu", mu, ""), ("g", g, "n"), ("h", h, "m")])
+    for name, tensor, dtype, of in (("g", g, w.dtype, "w"), ("h", h, torch.float64, "u")):
+        if tensor is not None and tensor.dtype != dtype:
+            raise TypeError(f"{name} must have the dtype of {of}, {dtype}, got {tensor.dtype}")
+    return result
+
+
+def _check_columns(
+    matrix: str, a: Tensor, operands: Sequence[tuple[str, Tensor | None, str]]
+) -> tuple[tuple[int, ...], int, int, int]:
+    """Operands of one system a column: rows × k, with the m rows or the n columns of the matrix as rows, or k alone."""
+    given = [(name, tensor, rows) for name, tensor, rows in operands if tensor is not None]
+    named = [(matrix, a), *[(name, tensor) for name, tensor, _ in given]]
+    cores = [2, *[1 + len(rows) for _, _, rows in given]]
+    _check_tensors(named, real=True)
+    for (name, tensor), core in zip(named, cores, strict=True):
+        if tensor.dim() < core:
+            raise ValueError(f"{name} must have at least {core} dimensions, got {_shapes([(name, tensor)])}")
+    m, n = a.shape[-2:]
+    k = named[1][1].shape[-1]
+    for name, tensor, rows in given:
+        expected = [k] if not rows else [m if rows == "m" else n, k]
+        if list(tensor.shape[-len(expected) :]) != expected:
+            sizes = ", ".join(str(size) for size in expected)
+            raise ValueError(f"{name} must have the shape (..., {sizes}), got {_shapes(named)}")
+    return broadcast_batch(named, cores), m, n, k
+
+
+def _check_tensors(given: Named, real: bool = False) -> None:
     signal, x = given[0]
     for name, tensor in given:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             raise TypeError(f"{name} must have a floating or complex dtype, got {tensor.dtype}")
+        if real and tensor.is_complex():
+            raise TypeError(f"{name} must be real, got {tensor.dtype}")
         if tensor.dim() == 0:
             raise ValueError(f"{name} must have at least one dimension, got a scalar")
         if tensor.device != x.device:
@@ -122,6 +165,23 @@ def explain_sosfilt(
     """As explain_lfilter."""
     check_sosfilt(x, sos, zi, names)
     return zero_a0(f"{names[1]}[..., 3]") if concrete(sos) and has_zero_a0(sos[..., 3:]) else error
+
+
+def explain_nnls(error: Exception, a: Tensor, name: str) -> Exception:
+    """What to raise for an error of the op that check_nnls does not find."""
+    if not concrete(a) or is_banded(a):
+        return error
+    return ValueError(
+        f"solver must be 'auto' or 'projected_gradient', and there can be no prior, for this {name}: Newton's method "
+        f"needs {name} ≥ 0 with at most two entries in a column, in adjacent rows"
+    )
+
+
+def is_banded(a: Tensor) -> bool:
+    """Whether the rows of a ≥ 0 overlap their neighbours only: the newton solver of nnls takes no other matrix."""
+    entry = a != 0
+    entries, adjacent = entry.sum(-2), (entry[..., 1:, :] & entry[..., :-1, :]).sum(-2)
+    return bool((a >= 0).all() & a.isfinite().all() & (entries <= 2).all() & (entries - adjacent <= 1).all())
 
 
 def has_zero_a0(a: Tensor) -> bool:
