@@ -350,7 +350,7 @@ class WeightedSystem {
 
 // work(matrix, first, last) for ranges of the columns of all batch rows together, column c of row r being number
 // r · k + c, each range with its matrix, on the threads that there are: they share the columns of one matrix where
-// these are many times `grain`, else the matrices. False means that there was no memory.
+// these are many times `grain`, else the matrices. Work says false when there was no memory.
 template <class Matrix, class Work>
 Status for_matrices(const Batch& batch, const Matrices<const double>& a, std::int64_t m, std::int64_t n, std::int64_t k,
                     std::int64_t grain, const ParallelFor& parallel_for, Work work) {
@@ -404,7 +404,11 @@ Status dense_derivative(const NNLSDerivative<Sample>& call, const ParallelFor& p
     for (std::int64_t i = 0; i < m; ++i) h[i] = 0;
     for (std::int64_t number = first; number < last; ++number) {
       const std::int64_t row = number / call.k, column = number % call.k;
-      const auto top = [&](const auto& matrix) { return matrix.row(call.batch, row) + column * matrix.step; };
+      const auto top = [&](const auto& matrix) {
+        return matrix ? matrix.row(call.batch, row) + column * matrix.step : nullptr;
+      };
+      const Sample *from_w = top(call.w), *from_g = top(call.g);
+      const double* from_h = top(call.h);
       const double mu = call.mu.row(call.batch, row)[column * call.mu.step];
       double zero = (mu > 0 ? mu : not_a_number) * 0;  // or NaN
       const auto checked = [&](double value) {
@@ -412,11 +416,11 @@ Status dense_derivative(const NNLSDerivative<Sample>& call, const ParallelFor& p
         return value;
       };
       for (std::int64_t j = 0; j < a.n; ++j) {
-        weight[j] = checked(read(top(call.w)[j * call.w.down]));
+        weight[j] = checked(read(from_w[j * call.w.down]));
         if (call.support) weight[j] = weight[j] > 0;
-        g[j] = call.g ? checked(read(top(call.g)[j * call.g.down])) : 0;
+        g[j] = from_g != nullptr ? checked(read(from_g[j * call.g.down])) : 0;
       }
-      for (std::int64_t i = 0; i < a.m; ++i) h[i] = call.h ? checked(top(call.h)[i * call.h.down]) : 0;
+      for (std::int64_t i = 0; i < a.m; ++i) h[i] = from_h != nullptr ? checked(from_h[i * call.h.down]) : 0;
       if (a.finite && zero == 0) {
         system.factor(weight, mu);
         system.solve(g, h, u, p);
@@ -424,9 +428,10 @@ Status dense_derivative(const NNLSDerivative<Sample>& call, const ParallelFor& p
         for (std::int64_t i = 0; i < a.m; ++i) u[i] = not_a_number;
         for (std::int64_t j = 0; j < a.n; ++j) p[j] = not_a_number;
       }
-      for (std::int64_t i = 0; i < a.m; ++i) top(call.u)[i * call.u.down] = u[i];
-      if (!call.p) continue;
-      for (std::int64_t j = 0; j < a.n; ++j) write(top(call.p)[j * call.p.down], p[j]);
+      double* to_u = top(call.u);
+      for (std::int64_t i = 0; i < a.m; ++i) to_u[i * call.u.down] = u[i];
+      Sample* to_p = top(call.p);
+      for (std::int64_t j = 0; to_p != nullptr && j < a.n; ++j) write(to_p[j * call.p.down], p[j]);
     }
     return true;
   };

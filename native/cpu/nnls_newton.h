@@ -348,7 +348,7 @@ class Newton {
           now_.dual[at] = next_.dual[at];
           now_.diagonal[at] = next_.diagonal[at];
           now_.beside[at] = next_.beside[at];
-          now_.rest[at] = next_.rest[at];
+          if constexpr (entropy) now_.rest[at] = next_.rest[at];
         }
         damping_[lane] = damping_[lane] == 0 ? first_damping * least_damping(lane) : damping_[lane] * damping_rise;
       }

@@ -138,7 +138,7 @@ class ProjectedGradient {
 
   template <class T>
   T* top(const Matrices<T>& matrix, std::int64_t number) const {
-    return matrix.row(call_.batch, number / call_.k) + number % call_.k * matrix.step;
+    return matrix ? matrix.row(call_.batch, number / call_.k) + number % call_.k * matrix.step : nullptr;
   }
 
   // The next column into a lane, if there is one.
@@ -183,10 +183,10 @@ class ProjectedGradient {
 
   template <class X, class Dual>
   void write_results(std::int64_t number, X x, Dual dual, Outcome outcome) {
-    for (std::int64_t j = 0; j < a_.n; ++j) write(top(call_.x, number)[j * call_.x.down], x(j));
-    if (call_.dual) {
-      for (std::int64_t i = 0; i < a_.m; ++i) top(call_.dual, number)[i * call_.dual.down] = dual(i);
-    }
+    Sample* to_x = top(call_.x, number);
+    for (std::int64_t j = 0; j < a_.n; ++j) write(to_x[j * call_.x.down], x(j));
+    double* to_dual = top(call_.dual, number);
+    for (std::int64_t i = 0; to_dual != nullptr && i < a_.m; ++i) to_dual[i * call_.dual.down] = dual(i);
     if (call_.outcome) {
       call_.outcome.row(call_.batch, number / call_.k)[number % call_.k * call_.outcome.step] = outcome;
     }
