@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
+import math
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,18 @@ soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
-from torch_iir.demo import bank, eq, match, peers, signals, sound, timing, training  # noqa: E402  (they need what was looked for above)
+from torch_iir.demo import (  # noqa: E402  (they need what was looked for above)
+    bank,
+    eq,
+    match,
+    measures,
+    mel,
+    peers,
+    signals,
+    sound,
+    timing,
+    training,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +113,35 @@ def test_bank(file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "0 graph breaks" in printed
     assert "extrapolated" in printed
     check_written(tmp_path / "out", {"note": 16000, "clip": 16000}, {"response.png", "learning.png"}, bank.RATE)
+
+
+@pytest.mark.parametrize(("rate", "librosa"), [(44100, True), (8000, False)])
+def test_mel(
+    rate: int, librosa: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(mel, "ITERATIONS", 4)
+    monkeypatch.setattr(mel, "find_spec", lambda name: librosa or None)
+    monkeypatch.setattr(peers, "inverse_mel_librosa", peers.inverse_mel_lstsq)
+    soundfile.write(tmp_path / "music.wav", music(rate, 0.75), rate)
+    assert main(["mel", str(tmp_path / "music.wav"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    rows = {title: line for line in printed.splitlines() for title in mel.TITLES.values() if title in line}
+    assert rows.keys() == set(mel.TITLES.values()) - (set() if librosa else {"librosa.util.nnls"})
+    errors = {title: float(line.removeprefix(f"{'':10}{title}").split()[3]) for title, line in rows.items()}
+    assert errors["minimum norm"] < 1e-5 < errors["lstsq + relu"]
+    names = ["input", "entropy", "min_norm", "lstsq", *(["librosa"] if librosa else [])]
+    check_written(tmp_path / "out", dict.fromkeys(names, int(0.6 * rate)), {"spectra.png"}, rate)
+
+
+@pytest.mark.parametrize("rate", [100, 192_000])
+def test_mel_at_any_rate(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(mel, "ITERATIONS", 1)
+    monkeypatch.setattr(mel, "find_spec", lambda name: None)
+    monkeypatch.setattr(sound, "LONGEST", 100.0)
+    soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(sound.SHORTEST), rate)
+    assert main(["mel", str(tmp_path / "noise.wav"), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_equaliser_is_found() -> None:
@@ -182,6 +225,46 @@ def test_loop_takes_batches_and_cascades() -> None:
     assert_close(peers.sosfilt_loop(sos, x), sosfilt(sos, x))
 
 
+def test_inverse_mel_by_least_squares() -> None:
+    fb, x = torch.rand(9, 4, dtype=torch.float64), torch.rand(9, 3, dtype=torch.float64)
+    expected = (torch.linalg.pinv(fb.mT) @ (fb.mT @ x)).relu()
+    assert_close(peers.inverse_mel_lstsq(fb, fb.mT @ x), expected)
+    fb[:, 0] = 0  # an empty mel, where the usual driver raises
+    expected = (torch.linalg.pinv(fb.mT) @ (fb.mT @ x)).relu()
+    assert_close(peers.inverse_mel_lstsq(fb, fb.mT @ x), expected)
+
+
+def test_inverse_mel_by_librosa() -> None:
+    pytest.importorskip("librosa")
+    fb, x = torch.eye(5), torch.rand(5, 3)
+    assert_close(peers.inverse_mel_librosa(fb, x), x)
+
+
+# --- how good an inversion is
+
+
+def test_kkt_error() -> None:
+    A = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    B = torch.tensor([[4.0, -3.0, 0.0], [1.0, 1.0, 0.0]])
+    best = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    assert measures.kkt_error(A, B, best).tolist() == [0, 0, 0]
+    # The gradient −8 of the unknown that is 0, of max Aᵀ|b| = 8; L x = 4 of the one that must be 0, of 6.
+    worse = torch.tensor([[0.0, 1.0, 0.25], [1.0, 1.0, 0.0]])
+    assert_close(measures.kkt_error(A, B, worse), torch.tensor([1.0, 4 / 6, 1.0]).double())
+    assert measures.residual(A, B, best) == pytest.approx(3 / math.sqrt(27))
+
+
+def test_log_spectral_distance() -> None:
+    true = torch.tensor([[1.0, 1e-3, 0.0], [1.0, 1e-6, 0.0]])
+    assert measures.log_spectral_distance(true, true) == 0
+    assert measures.log_spectral_distance(true, 10 * true) == pytest.approx(10)  # the silent frame does not count
+    found = torch.tensor([[1.0, 1e-3, 5.0], [1.0, 1e-30, 5.0]])  # 20 dB in one of two frequencies of the second frame
+    assert measures.log_spectral_distance(true, found) == pytest.approx(20 / math.sqrt(2) / 2)
+
+
+# --- signals
+
+
 def test_chirp_rises_as_it_says() -> None:
     chirp = signals.chirp(2.0, 16000, first=1.0, last=1000.0)
     begins = (chirp[:-1] <= 0) & (chirp[1:] > 0)  # of periods: the phase after t seconds is t + 999 t² / 4
@@ -193,6 +276,58 @@ def test_pluck_has_its_pitch() -> None:
     string = signals.pluck(220.0, 1.0, 16000).numpy()
     spectrum = np.abs(np.fft.rfft(string))
     assert abs(int(spectrum[150:300].argmax()) + 150 - 220) <= 2
+
+
+def strongest(samples: np.ndarray, rate: int, low: float = 20.0) -> float:
+    """The frequency of most power, in Hz."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    first = int(low * len(samples) / rate)
+    return float((first + spectrum[first:].argmax()) * rate / len(samples))
+
+
+def test_music_has_its_notes() -> None:
+    rate = 16000
+    assert strongest(signals.note(69, 1.0, rate, attack=0.02, decay=0.3).numpy(), rate) == pytest.approx(440, abs=2)
+    music = signals.music(3.0, rate)
+    assert (len(music), float(music.abs().max())) == (3 * rate, 0.5)
+    assert_close(music, signals.music(3.0, rate))  # every time the same
+    bass = 440 * 2 ** ((signals.CHORDS[0][0] - 12 - 69) / 12)
+    assert strongest(music[:8000].numpy(), rate) == pytest.approx(bass, abs=4)
+
+
+def test_voice_pauses_and_has_a_pitch() -> None:
+    rate = 16000
+    voice = signals.voice(5.0, rate)
+    assert (len(voice), float(voice.abs().max())) == (5 * rate, 0.5)
+    assert_close(voice, signals.voice(5.0, rate))
+    syllables = voice[: 24 * 3200].view(24, 3200).square().mean(-1)  # SYLLABLE is 0.2 s
+    assert float(syllables[[10, 22]].max()) < 1e-3 * float(syllables[[1, 2, 3, 13, 14]].min())
+    piece = voice[3200:4800].numpy()
+    lags = np.correlate(piece, piece, "full")[len(piece) - 1 :]
+    period = rate / 250 + lags[rate // 250 : rate // 60].argmax()
+    assert 90 < rate / period < 150
+
+
+def test_speech_without_a_synthesiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    speech, who = signals.speech(0.5, 8000)
+    assert who == "a synthesised voice"
+    assert_close(speech, signals.voice(0.5, 8000))
+
+
+def test_speech_by_espeak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as needed, and at the rate that was asked for, from what takes its place here."""
+    said = io.BytesIO()
+    soundfile.write(said, np.sin(2 * np.pi * 441 * np.arange(8820) / 22050), 22050, format="WAV", subtype="PCM_16")
+    (tmp_path / "said.wav").write_bytes(said.getvalue())
+    program = tmp_path / "espeak-ng"
+    program.write_text(f"#!/bin/sh\ncat {shlex.quote(str(tmp_path / 'said.wav'))}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    speech, who = signals.speech(1.5, 16000)
+    assert who == "espeak-ng"
+    assert (len(speech), float(speech.abs().max())) == (24000, 0.5)
+    assert strongest(speech.numpy(), 16000) == pytest.approx(441, abs=1)
 
 
 def write_noise(file: Path, samples: np.ndarray) -> None:
@@ -241,4 +376,4 @@ def test_two_files(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["one.wav", "two.wav"])
     assert exit.value.code == 2
-    assert "at most one demo (match, eq, bank) and one file, got one.wav two.wav" in capsys.readouterr().err
+    assert "at most one demo (match, eq, bank, mel) and one file, got one.wav two.wav" in capsys.readouterr().err

@@ -14,6 +14,7 @@ DEMOS = {
     "match": "a compiled model learns an unknown filter from a sound and its filtered version",
     "eq": "a compiled equaliser learns the settings of another from a recording",
     "bank": "a bank of 128 learnable filters and a classifier learn to tell notes deep in noise",
+    "mel": "mel spectra back to sound: time, error, spectrograms and sounds of four ways",
 }  # the first is the main one
 EXTRA = {"matplotlib", "scipy", "soundfile", "tqdm"}  # what torch_iir[demo] installs
 

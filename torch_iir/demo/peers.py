@@ -1,7 +1,11 @@
-"""lfilter as one writes it without torch_iir, for comparison; all take (b, a, x) of one filter and one signal."""
+"""What one writes without torch_iir, for comparison.
+
+Those of lfilter take (b, a, x) of one filter and one signal, those of InverseMelScale its filterbank and mel spectra.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -57,3 +61,21 @@ def sosfilt_loop(sos: Tensor, x: Tensor) -> Tensor:
     for section in sos.unbind(-2):
         x = lfilter_loop(section[..., :3], section[..., 3:], x)
     return x
+
+
+def inverse_mel_lstsq(fb: Tensor, mel: Tensor) -> Tensor:
+    """As torchaudio's InverseMelScale: the least squares solution, what is negative cut off.
+
+    The driver is the one that torchaudio takes; where it fails, because mels depend on each other, the one that its
+    message recommends.
+    """
+    try:
+        x: Tensor = torch.linalg.lstsq(fb.mT, mel, driver="gels").solution
+    except RuntimeError:
+        x = torch.linalg.lstsq(fb.mT, mel, driver="gelsd").solution
+    return x.relu()
+
+
+def inverse_mel_librosa(fb: Tensor, mel: Tensor) -> Tensor:
+    """librosa's non-negative least squares: L-BFGS-B, for blocks of frames at once."""
+    return torch.from_numpy(import_module("librosa").util.nnls(fb.mT.numpy(), mel.numpy()))

@@ -11,9 +11,12 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
+
+from torch_iir.demo.measures import DYNAMIC_RANGE, levels
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -124,7 +127,7 @@ def equaliser(
         below.set_zorder(heard.get_zorder() + 1)
         below.patch.set_visible(False)
         below.set_xlim(20, sample_rate / 2)
-        hertz(below)
+        hertz(below.xaxis)
         return save(figure, file)
 
 
@@ -133,7 +136,7 @@ def magnitude(axes: Axes, frequency: Tensor, decibels: Mapping[str, Tensor]) -> 
         axes.semilogx(frequency, decibels[name], label=name, **line)
     axes.set(title="Magnitude response", xlabel="frequency in Hz", ylabel="magnitude in dB")
     axes.set_xlim(20, float(frequency[-1]))
-    hertz(axes)
+    hertz(axes.xaxis)
     legend_above(axes)
 
 
@@ -159,7 +162,7 @@ def bands(file: Path, frequency: Tensor, decibels: Mapping[str, Tensor], marks: 
             axes.semilogx(frequency, (responses - peaks).T, color=COLOURS[name], alpha=0.5, linewidth=0.8)
             axes.set(title=f"The filters {name} training", ylabel="below the peak, in dB", ylim=(-30, 1))
         panels[-1].set(xlabel="frequency in Hz (grey: the partials of the notes)", xlim=(200, float(frequency[-1])))
-        hertz(panels[-1])
+        hertz(panels[-1].xaxis)
         return save(figure, file)
 
 
@@ -188,15 +191,57 @@ def learning(file: Path, losses: Sequence[float], accuracy: Mapping[int, float],
         return save(figure, file)
 
 
-def legend_above(axes: Axes) -> None:
+EXCERPT = 3.0  # seconds of a spectrogram: more would not show single frames
+OTHERS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7")  # of Okabe and Ito, too
+
+
+def spectrograms(file: Path, powers: Mapping[str, Tensor], sample_rate: int, hop: int) -> Path:
+    """Power spectra from the middle of a sound, the true ones first; below, the loudest frame that is shown."""
+    true = next(iter(powers.values()))
+    shown = min(true.shape[1], round(EXCERPT * sample_rate / hop))
+    first, margin = (true.shape[1] - shown) // 2, shown // 10
+    decibels = {name: levels(power[1:, first : first + shown], true.max()) for name, power in powers.items()}
+    frequency = np.linspace(0, sample_rate / 2, len(true))[1:]
+    seconds = (first + np.arange(shown)) * hop / sample_rate
+    frame = margin + int(true[:, first + margin : first + shown - margin].sum(0).argmax())
+    low = max(60.0, float(frequency[0]))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(16, 9), layout="constrained")
+        grid = figure.add_gridspec(2, len(powers), height_ratios=[1.2, 1])
+        panels: list[Axes] = []
+        for column, (name, picture) in enumerate(decibels.items()):
+            axes = figure.add_subplot(grid[0, column], sharey=panels[0] if panels else None)
+            mesh = axes.pcolormesh(seconds, frequency, picture, vmin=-DYNAMIC_RANGE, vmax=0, cmap="magma")
+            axes.axvline(seconds[frame], color="white", linestyle=":")
+            axes.set(title=name, xlabel="time in s", yscale="log", ylim=(low, sample_rate / 2))
+            axes.tick_params("y", labelleft=not panels)
+            axes.grid(False)
+            panels.append(axes)
+        panels[0].set_ylabel("frequency in Hz")
+        hertz(panels[0].yaxis)
+        figure.colorbar(mesh, ax=panels, label="level in dB", pad=0.01)
+
+        axes = figure.add_subplot(grid[1, :])
+        lines = [LINES["target"], *({"color": colour} for colour in OTHERS)]
+        for (name, picture), line in zip(decibels.items(), lines, strict=False):
+            axes.semilogx(frequency, picture[:, frame], label=name, **{"linewidth": 1, **line})
+        axes.lines[-1].set_linestyle("--")  # the last two may coincide
+        axes.set(title="The frame at the dotted lines", xlabel="frequency in Hz", ylabel="level in dB")
+        axes.set(xlim=(low, sample_rate / 2), ylim=(-DYNAMIC_RANGE, 3))
+        hertz(axes.xaxis)
+        legend_above(axes, len(powers))
+        return save(figure, file)
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
     """On the line of the title, where no curve is."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, borderaxespad=0.2)
 
 
-def hertz(axes: Axes) -> None:
+def hertz(axis: Axis) -> None:
     """20, 50, 100 … 1k, 2k instead of powers of ten."""
-    low, high = axes.get_xlim()
+    low, high = axis.get_view_interval()
     ticks = [mark * 10.0**decade for decade in range(6) for mark in (1, 2, 5)]
-    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}" if tick < 1000 else f"{tick / 1000:g}k"))
-    axes.minorticks_off()
+    axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}" if tick < 1000 else f"{tick / 1000:g}k"))
+    axis.set_ticks([], minor=True)
