@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,13 @@ Array = NDArray[np.floating]
 
 class WrongOutputError(Exception):
     """A call that is not worth timing."""
+
+
+class Judge(Protocol):
+    """What knows whether the output of a call is right."""
+
+    def compare(self, name: str, result: Any) -> str:
+        """Raises WrongOutputError, or returns what the table has to say of the output."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Expected:
     amplification: tuple[float, ...]
     inside: type[np.floating] = np.float64
 
-    def compare(self, name: str, result: Any) -> None:
+    def compare(self, name: str, result: Any) -> str:
         """Raises WrongOutputError where an output is further from its reference than
 
             eps(its dtype) max|y| + max(eps(inside) · amplification, 1e-10 max|y|)
@@ -49,3 +56,4 @@ class Expected:
             error = float(np.abs(actual - expected).max())
             if not error <= bound:  # nan included
                 raise WrongOutputError(f"{name}, output {index}: off by {error:.1e}, more than {bound:.1e}")
+        return ""

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.compare import Expected
+from bench.compare import Judge
 from torch_iir.demo import timing
 
 INPUTS = 7  # that the runs cycle through; prime, so that each of several calls taking turns gets all of them
@@ -34,13 +34,17 @@ class Call:
         run: computes the result for the n-th input; any n.
         expected: the reference for the n-th input. None for a yardstick, which is only timed.
         repeat: runs between two readings of the clock, for those that last a few microseconds.
+        share: of the work that a run does; the time of all of it is extrapolated.
+        once: too slow to take turns: it runs once, for the 0-th input, and that is both compared and timed.
         context: entered around the runs, outside the clock.
     """
 
     name: str
     run: Callable[[int], Any]
-    expected: Callable[[int], Expected] | None = None
+    expected: Callable[[int], Judge] | None = None
     repeat: int = 1
+    share: float = 1.0
+    once: bool = False
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -85,20 +89,29 @@ def interleaved(
     with no_collection():
         turns = count()
         for _ in range(plan.warmup):
-            first = [timed(call, next(turns), clock) * call.repeat for call in calls]
+            first = [timed(call, next(turns), clock) * call.repeat * call.share for call in calls]
         seconds = [[timed(call, next(turns), clock) for call in calls] for _ in range(plan.rounds(first))]
     return [Times.of(column) for column in zip(*seconds, strict=True)]
 
 
+def single(call: Call, clock: Callable[[], float] = time.perf_counter) -> tuple[Times, Any]:
+    """The time of one run, and what it returned."""
+    with no_collection(), call.context():
+        start = clock()
+        result = call.run(0)
+        seconds = (clock() - start) / call.share
+    return Times(seconds, (seconds, seconds), 1), result
+
+
 def timed(call: Call, turn: int, clock: Callable[[], float]) -> float:
-    """Seconds per run."""
+    """Seconds per run, of all the work."""
     run = call.run
     inputs = range(turn, turn + call.repeat)
     with call.context():
         start = clock()
         for i in inputs:
             run(i)
-        return (clock() - start) / call.repeat
+        return (clock() - start) / (call.repeat * call.share)
 
 
 @contextmanager

@@ -91,13 +91,17 @@ def of_table(results: Results, name: str) -> list[Record]:
     return [figure for question in questions if question["table"] == name for figure in question["figures"]]
 
 
-def by_name(results: Results) -> dict[str, Record]:
-    return {figure["figure"]: figure for question in results["questions"].values() for figure in question["figures"]}
+def by_name(results: Results) -> dict[tuple[str, str], Record]:
+    return {key(figure): figure for question in results["questions"].values() for figure in question["figures"]}
+
+
+def key(record: Record) -> tuple[str, str]:
+    return record["figure"], record["against"]
 
 
 def machine_line(results: Results) -> str:
     machine = results["machine"]
-    names = ("torch", "numpy", "scipy", "numba")
+    names = ("torch", "numpy", "scipy", "numba", "librosa")
     versions = ", ".join(f"{name} {machine[name]}" for name in names if name in machine)
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {ISAS[machine['isa']]}, one thread unless said otherwise; "
@@ -133,9 +137,9 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
-def quoted(record: Record, of: dict[str, Record]) -> str:
+def quoted(record: Record, of: dict[tuple[str, str], Record]) -> str:
     """The same figure elsewhere."""
-    return quote(of[record["figure"]]) if record["figure"] in of else "–"
+    return quote(of[key(record)]) if key(record) in of else "–"
 
 
 def quote(record: Record) -> str:
@@ -147,7 +151,7 @@ def unit(record: Record) -> str:
 
 
 def against(record: Record) -> str:
-    return f"{record['against']}, {record['note']}" if record["note"] else record["against"] or "–"
+    return ", ".join(filter(None, [record["against"], record["note"]])) or "–"
 
 
 def verdict(record: Record, name: str) -> str:

@@ -14,9 +14,10 @@ import torch
 
 sys.path.append(str(Path(__file__).parent.parent))  # bench is not installed; the end, so that torch_iir is what is
 
-from bench import machine, report, runner
+from bench import inverse_mel, machine, mel_quality, mel_to_audio, mels, report, runner
 from bench.compare import Expected, WrongOutputError
-from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes
+from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes, single
+from bench.mels import Spectra
 from bench.question import Figure, Question, Target, answer
 
 QUESTIONS = runner.questions()
@@ -72,6 +73,14 @@ def test_rounds(seconds: float, rounds: int) -> None:
     assert Plan().rounds([seconds]) == rounds
 
 
+def test_time_of_a_share_is_extrapolated() -> None:
+    clock = Clock()
+    call = replace(clock.call("theirs", 0.5, repeat=5), share=0.25)
+    assert interleaved([call], Plan(warmup=1, fewest=4, most=9, slow=3), clock)[0] == Times(2, (2, 2), 4)
+    times, result = single(replace(call, run=lambda n: [clock.call("theirs", 0.5).run(n), n]), clock)
+    assert (times, result) == (Times(2, (2, 2), 1), [None, 0])
+
+
 def test_copy_moves_the_bytes() -> None:
     copied = copy_of(4096, Call("ours", lambda n: None)).run(3)
     assert copied.nbytes == 2048
@@ -101,6 +110,36 @@ def figure(ours: Callable[[int], np.ndarray], target: Target) -> Figure:
 def test_wrong_output_is_not_timed(wrong: np.ndarray) -> None:
     with pytest.raises(WrongOutputError, match="ours, output 0"):
         answer(figure(lambda n: wrong if n == 5 else np.full(8, float(n)), Target("speedup")), quick=True)
+
+
+def test_slow_call_runs_once() -> None:
+    runs = []
+
+    def slowly(n: int) -> np.ndarray:
+        runs.append(n)
+        return np.full(8, float(n))
+
+    example = figure(lambda n: np.full(8, float(n)), Target("speedup"))
+    ours, theirs = example.calls
+    record = answer(replace(example, calls=(ours, replace(theirs, run=slowly, once=True))), quick=True)
+    assert runs == [0]
+    assert record["value"] == pytest.approx(record["seconds"]["theirs"] / record["seconds"]["ours"], rel=0.01)
+    wrong = replace(theirs, run=lambda n: np.ones(8), once=True)
+    with pytest.raises(WrongOutputError, match="theirs, output 0"):
+        answer(replace(example, calls=(ours, wrong)), quick=True)
+
+
+def test_what_a_comparison_says_is_shown() -> None:
+    class Remark:
+        def compare(self, name: str, result: np.ndarray) -> str:
+            return f"{name} is off by nothing"
+
+    example = figure(lambda n: np.full(8, float(n)), Target("speedup"))
+    ours, theirs = (replace(call, expected=lambda n: Remark()) for call in example.calls)
+    record = answer(replace(example, calls=(ours, theirs), note="a note"), quick=True)
+    assert report.against(record) == "theirs, a note, ours is off by nothing, theirs is off by nothing"
+    assert report.against(record | {"against": "", "note": "it is not installed"}) == "it is not installed"
+    assert report.against(record | {"against": "", "note": ""}) == "–"
 
 
 def test_tolerance_follows_precision() -> None:
@@ -133,6 +172,25 @@ def test_avx2_is_held_to_half() -> None:
     assert Target("speedup", 12, 18).bounds("baseline") == (None, None)
 
 
+def test_spectra_are_judged() -> None:
+    fb, B = torch.eye(3)[:, :2], torch.tensor([[1.0, 2.0], [3.0, -1.0]])  # the third frequency is in no mel
+    best = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]])
+    judge = Spectra(fb, B, kkt=1e-6, residual=0.3)
+    assert judge.compare("ours", best) == "KKT of ours 0e+00 (at most 0e+00)"
+    assert judge.compare("ours", best.double().numpy())
+    for wrong in (best[:2], best.T, best + 1e-3, best * torch.nan, best - 1e-7):
+        with pytest.raises(WrongOutputError, match="ours: "):
+            judge.compare("ours", wrong)
+    with pytest.raises(WrongOutputError, match="residual 3e-01"):
+        Spectra(fb, B, residual=0.2).compare("ours", best)
+
+
+def test_without_librosa(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mels, "find_spec", lambda name: None)
+    figures = [*inverse_mel.figures(quick=True), *mel_to_audio.figures(quick=True)]
+    assert [figure.note for figure in figures if len(figure.calls) == 1] == 3 * ["librosa is not installed"]
+
+
 # --- the questions
 
 
@@ -143,6 +201,14 @@ def test_question_quickly(name: str) -> None:
         assert record["value"] > 0
         assert runner.line(record, QUESTIONS[name].table)
     assert torch.get_num_threads() == threads
+
+
+def test_quality_quickly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(mel_quality, "find_spec", lambda name: None)
+    mel_quality.main(["--seconds", "0.5", "--frames", "3"])
+    printed = capsys.readouterr().out
+    assert printed.count("16 kHz, 400/160/80 htk, speech") == 3
+    assert "nan" not in printed
 
 
 # --- the tables
