@@ -17,7 +17,7 @@ from torch_iir.ops.nnls import nnls as _nnls
 
 NAMES = ("B", "A", "mu", "prior")
 TOLERANCE, TOLERANCE_OF_DOUBLE = 1e-6, 1e-9
-REGULARIZATION, REGULARIZATION_OF_DOUBLE = 1e-9, 2e-10  # with less, columns that are far from any A x may fail
+REGULARIZATION, REGULARIZATION_OF_DOUBLE = 1e-8, 2e-10  # with less, columns that are far from any A x may fail
 MAX_ITERATIONS = 1000  # newton takes 10, seldom 100; projected gradient 50 to 500
 
 

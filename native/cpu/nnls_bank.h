@@ -69,6 +69,28 @@ class Bank {
 
   static std::int64_t padded(std::int64_t m) { return m < 2 ? 2 : m; }
 
+  // add(i, value) for what is not zero, as long as it is true. Most is zero: neighbours are looked at together.
+  template <class Add>
+  static bool for_entries(const double* values, std::int64_t step, std::int64_t count, Add add) {
+    constexpr int together = 8;
+    for (std::int64_t i = 0; i < count;) {
+      if (step == 1 && i + together <= count) {
+        std::uint64_t bits[together], any = 0;
+        std::memcpy(bits, values + i, sizeof(bits));
+        for (std::uint64_t b : bits) any |= b;
+        if (any << 1 == 0) {  // but for signs
+          i += together;
+          continue;
+        }
+      }
+      const std::int64_t end = i + together < count ? i + together : count;
+      for (; i < end; ++i) {
+        if (values[i * step] != 0 && !add(i, values[i * step])) return false;
+      }
+    }
+    return true;
+  }
+
   bool find(const MatrixView& a) {
     for (std::int64_t j = 0; j < a.n; ++j) found_[j] = {-1, 0, 0};
     const auto add = [&](std::int64_t i, std::int64_t j, double value) {
@@ -85,17 +107,13 @@ class Bank {
     };
     if (a.step < a.down) {
       for (std::int64_t i = 0; i < a.m; ++i) {
-        const double* row = a.data + i * a.down;
-        for (std::int64_t j = 0; j < a.n; ++j) {
-          if (row[j * a.step] != 0 && !add(i, j, row[j * a.step])) return false;
-        }
+        const auto add_here = [&](std::int64_t j, double value) { return add(i, j, value); };
+        if (!for_entries(a.data + i * a.down, a.step, a.n, add_here)) return false;
       }
     } else {
       for (std::int64_t j = 0; j < a.n; ++j) {
-        const double* column = a.data + j * a.step;
-        for (std::int64_t i = 0; i < a.m; ++i) {
-          if (column[i * a.down] != 0 && !add(i, j, column[i * a.down])) return false;
-        }
+        const auto add_here = [&](std::int64_t i, double value) { return add(i, j, value); };
+        if (!for_entries(a.data + j * a.step, a.down, a.m, add_here)) return false;
       }
     }
     return true;
