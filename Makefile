@@ -48,7 +48,7 @@ $(VENV)/extra-%: $(VENV)/installed
 # --- tests
 
 test-cpp: build
-	ctest --test-dir $(BUILD) --output-on-failure
+	ctest --test-dir $(BUILD) --output-on-failure --parallel 2
 
 # The kernels and their tests, with neither torch nor Python.
 cmake_core := cmake -S . -G Ninja -DTORCH_IIR_TESTS=ON -DTORCH_IIR_CUDA=OFF
@@ -56,17 +56,18 @@ cmake_core := cmake -S . -G Ninja -DTORCH_IIR_TESTS=ON -DTORCH_IIR_CUDA=OFF
 test-sanitize: $(VENV)/torch-$(TORCH)
 	$(cmake_core) -B build/sanitize -DTORCH_IIR_SANITIZE=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1" >/dev/null
 	cmake --build build/sanitize
-	ctest --test-dir build/sanitize --output-on-failure
+	ctest --test-dir build/sanitize --output-on-failure --parallel 2
 
+# Files of tests run beside each other, one on each core.
 test-python: build $(VENV)/extra-test
-	$(python) -m pytest
+	$(python) -m pytest --numprocesses auto --dist loadfile
 
 test-neon: $(VENV)/torch-$(TORCH)
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 	    { echo "First: sudo apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
 	$(cmake_core) -B build/neon --toolchain native/cmake/aarch64-linux-gnu.cmake >/dev/null
 	cmake --build build/neon
-	ctest --test-dir build/neon --output-on-failure
+	ctest --test-dir build/neon --output-on-failure --parallel 2
 
 # One wheel, built beside $(TORCH), passes the tests beside the oldest torch and the newest.
 test-torch-versions: build
