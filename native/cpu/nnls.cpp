@@ -70,9 +70,9 @@ Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
   return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row, std::int64_t rows) {
     int failed = 0;
     auto body = [&](std::int64_t first, std::int64_t last) {
-      const bool done = f.prior ? Newton<Sample, true>(f, bank, row).run(first, last, false) &&
-                                      Newton<Sample, false>(f, bank, row).run(first, last, true)
-                                : Newton<Sample, false>(f, bank, row).run(first, last, false);
+      bool done = !f.prior || Newton<Sample, true>(f, bank, row).run(first, last, false, false);
+      done = done && Newton<Sample, false>(f, bank, row).run(first, last, bool(f.prior), false);
+      done = done && Newton<Sample, false>(f, bank, row).run(first, last, true, true);
       if (!done) return __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
       for_columns(row, f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
         if (f.prior) {

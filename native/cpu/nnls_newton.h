@@ -20,7 +20,7 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-using Longs = Vector<std::int64_t, width>;
+using Bits = Vector<std::uint64_t, width>;
 
 // e^v, to about 2 units in the last place; 0 where that is not a normal number. From 709 on it stays what it is there,
 // so that 0 times it is 0.
@@ -37,7 +37,7 @@ TORCH_IIR_INLINE Doubles exponential(Doubles v) {
   Doubles y = everywhere(inverse_factorial[0]);
 #pragma GCC unroll 12
   for (int i = 1; i < 13; ++i) y = y * r + inverse_factorial[i];
-  const Longs scaled = __builtin_bit_cast(Longs, y) + (__builtin_bit_cast(Longs, shifted) << 52);
+  const Bits scaled = __builtin_bit_cast(Bits, y) + (__builtin_bit_cast(Bits, shifted) << 52);
   Doubles result = __builtin_bit_cast(Doubles, scaled);
   result = v < -708.0 ? Doubles{} : result;
   return v == v ? result : v;
@@ -90,9 +90,9 @@ class Newton {
  public:
   Newton(const NNLS<Sample>& f, const Bank& bank, std::int64_t row) : f_(f), bank_(bank), at_(f, row) {}
 
-  // Solves the columns [first, last) of the rows that share the bank; with `only_failed` those that failed before.
-  // False if there was no memory.
-  bool run(std::int64_t first, std::int64_t last, bool only_failed) {
+  // Solves the columns [first, last) of the rows that share the bank, or those of them that failed before. False if
+  // there was no memory.
+  bool run(std::int64_t first, std::int64_t last, bool only_failed, bool careful) {
     const std::int64_t tile = bank_.rows * lanes;
     constexpr int tiles = entropy ? 12 : 9;
     const std::size_t prior_tile = entropy ? static_cast<std::size_t>(bank_.filled * lanes) : 0;
@@ -112,6 +112,7 @@ class Newton {
     next_column_ = first;
     last_column_ = last;
     only_failed_ = only_failed;
+    careful_ = careful;
     active_ = 0;
     for (int lane = 0; lane < lanes; ++lane) fill(lane);
     while (active_ > 0) {
@@ -124,10 +125,10 @@ class Newton {
 
  private:
   // Found by counting steps over mel spectra of music and speech, as they are and perturbed.
-  static constexpr double first_mu = 1e-3;         // of the largest element of A Aᵀ
-  static constexpr double stage_tolerance = 0.03;  // of the column: the F at which μ falls
-  static constexpr double stage_factor = 0.1;      // by which it falls
-  static constexpr double first_damping = 300;     // of the least
+  static constexpr double first_mu = 1e-3;                                 // of the largest element of A Aᵀ
+  static constexpr double stage_tolerance = 0.03;                          // of the column: the F at which μ falls
+  static constexpr double stage_factor = 0.1, careful_stage_factor = 0.3;  // by which it falls
+  static constexpr double first_damping = 300;                             // of the least
   static constexpr double damping_rise = 10, damping_fall = 3;
 
   struct State {
@@ -336,9 +337,11 @@ class Newton {
           finish(lane, entropy ? Outcome::entropy : Outcome::solved);
           continue;
         }
-        const double fallen = stage_factor * mu_[lane];
+        const double fallen = (careful_ ? careful_stage_factor : stage_factor) * mu_[lane];
         mu_[lane] = fallen > last_mu_[lane] ? fallen : last_mu_[lane];
-        objective_[lane] = std::numeric_limits<double>::infinity();
+        // With less μ the objective is less: where it was bounds the step, carefully. Unbounded, the first step of a
+        // stage may go uphill, which saves half of the steps, and fails once in some ten thousand columns.
+        objective_[lane] = careful_ ? next_objective_[lane] : std::numeric_limits<double>::infinity();
         damping_[lane] = 0;
       } else if (next_objective_[lane] <= objective_[lane] || slope_[lane] <= 0) {
         objective_[lane] = next_objective_[lane];
@@ -371,7 +374,7 @@ class Newton {
   const Bank& bank_;
   ColumnOf<Sample> at_;
   std::int64_t next_column_ = 0, last_column_ = 0;
-  bool only_failed_ = false;
+  bool only_failed_ = false, careful_ = false;
   int active_ = 0;
 
   // Tiles of bank_.rows × lanes.

@@ -46,7 +46,7 @@ struct NNLS {
   // newton: |A x + μλ − b|∞ ≤ tolerance · |b|∞, or the same entries positive in two steps that were not damped.
   // projected_gradient: max |min(L x, gradient)| ≤ tolerance · max Aᵀ|b|, with L = the largest eigenvalue of AᵀA.
   double tolerance = 1e-9;
-  int max_iterations = 200;
+  int max_iterations = 200;  // newton: and once more, more carefully, for columns that they did not suffice for
   Matrices<const double> a;
   Matrices<const Sample> b;
   Rows<const double> mu;
