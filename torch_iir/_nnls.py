@@ -100,7 +100,7 @@ def nnls(
         >>> import torch
         >>> from torch_iir import nnls
         >>> A = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
-        >>> nnls(A, torch.tensor([[3.0, 2.0], [6.0, -1.0]]))
+        >>> nnls(A, torch.tensor([[3.0, 2.0], [6.0, -1.0]])).round(decimals=4)
         tensor([[1., 2.],
                 [2., 0.],
                 [2., 0.]])
