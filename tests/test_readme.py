@@ -26,6 +26,10 @@ def test_code_runs() -> None:
     assert scope["cutoff"].grad.abs().min() > 0
     assert scope["energies"].shape == (8, 40)
     torch.testing.assert_close(scope["y"], scope["x"])  # a SOSFilter begins as y = x
+    assert scope["guess"].min() >= 0
+    torch.testing.assert_close(scope["inverse"].fb.mT @ scope["guess"], scope["mel"], rtol=1e-4, atol=1e-4)
+    assert scope["sound"].shape == (8, 125 * 128)
+    assert scope["X"].min() >= 0
 
 
 @pytest.mark.parametrize(
