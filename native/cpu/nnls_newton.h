@@ -94,7 +94,7 @@ class Newton {
   // there was no memory.
   bool run(std::int64_t first, std::int64_t last, bool only_failed, bool careful) {
     const std::int64_t tile = bank_.rows * lanes;
-    constexpr int tiles = entropy ? 12 : 9;
+    constexpr int tiles = entropy ? 11 : 9;
     const std::size_t prior_tile = entropy ? static_cast<std::size_t>(bank_.filled * lanes) : 0;
     Scratch scratch(tiles * Scratch::bytes<double>(tile) + Scratch::bytes<double>(prior_tile));
     if (!scratch) return false;

@@ -9,15 +9,13 @@
 //
 // which in the limit has the least relative entropy Σ x log(x / w) − x + w among all x with A x = b.
 //
-// Shapes      a: batch × m × n;  b, dual: batch × m × k;  x, prior: batch × n × k;  mu, outcome: batch × k. The k
-// columns
-//             of b are problems of their own
-// Solvers     newton: for a ≥ 0 whose rows overlap their neighbours only, that is, with at most two entries in a
-// column,
-//             and these in adjacent rows (a bank of mel filters): A D Aᵀ is then tridiagonal for every diagonal D, and
-//             a damped Newton method on the dual problem costs O(m + n) a step. projected_gradient: any a, no prior;
-//             accelerated, with restarts and diagonal steps; O(m n) a step. automatic: newton where all of a allow it.
-//             The derivative is solved accordingly: newton by elimination, projected_gradient by dense factorisation
+// Shapes      a: batch × m × n;  b, dual: batch × m × k;  x, prior: batch × n × k;  mu, outcome: batch × k. Each of
+//             the k columns of b is a problem of its own
+// Solvers     newton: for a ≥ 0 with at most two entries in a column, and these in adjacent rows (a bank of mel
+//             filters): A D Aᵀ is then tridiagonal for every diagonal D, and a damped Newton method on the dual
+//             problem costs O(m + n) a step. projected_gradient: any a, no prior; accelerated, with restarts and
+//             diagonal steps; O(m n) a step. automatic: newton where all of a allow it. The derivative is solved
+//             accordingly: newton by elimination, projected_gradient by dense factors
 // Layout      any strides for what is read; what is written must not overlap itself or an input
 // Precision   double inside. Columns are scaled by their largest element first
 // Non-finite  a column that is not finite, or whose mu is not positive, gives NaN and Outcome::failed
@@ -60,8 +58,8 @@ struct NNLS {
 //
 //   u = (A W Aᵀ + μ)⁻¹ (A W g + h),   p = W (g − Aᵀu)
 //
-// The derivative of x and dual along db, da is p and −u … of g = −daᵀ λ, h = db − da x, with the sign of p turned;
-// their gradient is the same system again (torch_iir/ops/nnls.py).
+// Along changes db, da and dmu, dual changes by u and x by −p, with g = −daᵀ λ and h = db − da x − dmu λ. The way
+// back is this system again (torch_iir/ops/nnls.py).
 template <class Sample>
 struct NNLSDerivative {
   Batch batch;
