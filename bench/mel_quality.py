@@ -19,11 +19,11 @@ from bench.machine import SEED
 from bench.mels import HTK, SLANEY
 from torch_iir.demo import peers, signals
 from torch_iir.demo.measures import kkt_error, log_spectral_distance, power_spectra
+from torch_iir.ops.nnls import ENTROPY, FAILED
 from torch_iir.transforms import InverseMelScale
 
 # sample rate, n_fft, hop, mels, scale
 FILTERBANKS = ((44_100, 2048, 512, 128, HTK), (16_000, 1024, 256, 80, SLANEY), (16_000, 400, 160, 80, HTK))
-ENTROPY, FAILED = 1, 2  # how a column ended
 
 
 @dataclass(frozen=True)

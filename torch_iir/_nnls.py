@@ -138,10 +138,7 @@ def solved(
     b (..., m, k), a (..., m, n), mu (..., k), prior (..., n, k). Warns when columns failed; `stacklevel` is that of the
     caller's caller.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
-    if tol is not None and not 0 < tol < math.inf:
-        raise ValueError(f"tol must be positive and finite, got {tol}")
+    check_solver(solver, tol)
     iterations = MAX_ITERATIONS if max_iter is None else whole_number(max_iter, "max_iter", 1)
     check_nnls(b, a, mu, prior, names)
     double = b.dtype == torch.float64
@@ -161,6 +158,14 @@ def solved(
             stacklevel=stacklevel,
         )
     return x, outcome
+
+
+def check_solver(solver: str, tol: float | None) -> None:
+    """Raises for a wrong name or number."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
+    if tol is not None and not 0 < tol < math.inf:
+        raise ValueError(f"tol must be positive and finite, got {tol}")
 
 
 def regularization(a: Tensor, epsilon: float = REGULARIZATION) -> Tensor:

@@ -104,7 +104,7 @@ class Forward {
  public:
   Forward(const LFilter<Sample, State>& f, int order)
       : f_(f), filters_{f_.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {
-    share_input(f_.batch, f_.x, {f_.b.stride, f_.a.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
+    share(f_.batch, f_.x, {f_.b.stride, f_.a.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
     filters_.b = f_.b;
     filters_.a = f_.a;
   }
@@ -362,9 +362,9 @@ class Backward {
  public:
   Backward(const LFilterBackward<Sample, State>& f, int order)
       : f_(f), filters_{f_.batch, f_.b, f_.a, f.b_length, f.a_length, order}, order_(order), correlate_(f.gb || f.ga) {
-    sharing_ = share_input(f_.batch, f_.gx,
-                           {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.y.stride, f_.b.stride, f_.a.stride,
-                            f_.gb.stride, f_.ga.stride, f_.gzi.stride, f_.gx.stride});
+    sharing_ = share(f_.batch, f_.gx,
+                     {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.y.stride, f_.b.stride, f_.a.stride, f_.gb.stride,
+                      f_.ga.stride, f_.gzi.stride, f_.gx.stride});
     filters_.b = f_.b;
     filters_.a = f_.a;
   }

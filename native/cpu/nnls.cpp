@@ -16,8 +16,8 @@ MatrixView matrix_of(const Problem& f, std::int64_t row) {
   return {f.a.row(f.batch, row), f.a.down, f.a.step, f.m, f.n};
 }
 
-// work(bank, row, sharing) for each matrix, which the `sharing` rows from `row` on have in common. Status::unsupported
-// if one of them is no bank, before any work.
+// work(bank, row) for each matrix, which the `sharing` rows from `row` on have in common. Status::unsupported if one of
+// them is no bank, before any work.
 template <class Problem, class Work>
 Status for_banks(const Problem& f, std::int64_t sharing, Work work) {
   const std::int64_t rows = f.batch.rows();
@@ -35,16 +35,16 @@ Status for_banks(const Problem& f, std::int64_t sharing, Work work) {
     const Status status = each([](const Bank&, std::int64_t) { return Status::ok; });
     if (status != Status::ok) return status;
   }
-  return each([&](const Bank& bank, std::int64_t row) { return work(bank, row, sharing); });
+  return each(work);
 }
 
-// work(row, first, last) for the columns of `rows` rows from `row` on, in stretches that do not cross rows.
+// work(row, begin, end) for the columns [first, last), those of all rows counted together, in stretches of one row.
 template <class Work>
-void for_columns(std::int64_t row, std::int64_t k, std::int64_t first, std::int64_t last, Work work) {
+void for_columns(std::int64_t k, std::int64_t first, std::int64_t last, Work work) {
   while (first < last) {
     const std::int64_t begin = first % k, left = last - first;
     const std::int64_t count = left < k - begin ? left : k - begin;
-    work(row + first / k, begin, begin + count);
+    work(first / k, begin, begin + count);
     first += count;
   }
 }
@@ -65,41 +65,42 @@ Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
       length *= f.batch.size[d];
     }
   }
-  const std::int64_t sharing = share_input(
+  const std::int64_t sharing = share(
       f.batch, f.a, {f.a.stride, f.b.stride, f.mu.stride, f.prior.stride, f.x.stride, f.dual.stride, f.outcome.stride});
-  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row, std::int64_t rows) {
-    int failed = 0;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      bool done = !f.prior || Newton<Sample, true>(f, bank, row).run(first, last, false, false);
-      done = done && Newton<Sample, false>(f, bank, row).run(first, last, bool(f.prior), false);
-      done = done && Newton<Sample, false>(f, bank, row).run(first, last, true, true);
-      if (!done) return __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-      for_columns(row, f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
+  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row) {
+    const auto work = [&](std::int64_t first, std::int64_t last) {
+      first += row * f.k;
+      last += row * f.k;
+      bool done = !f.prior || Newton<Sample, true>(f, bank).run(first, last, false, false);
+      done = done && Newton<Sample, false>(f, bank).run(first, last, bool(f.prior), false);
+      done = done && Newton<Sample, false>(f, bank).run(first, last, true, true);
+      if (!done) return false;
+      for_columns(f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
         if (f.prior) {
           write_x<Sample, true>(f, bank, at, begin, end);
         } else {
           write_x<Sample, false>(f, bank, at, begin, end);
         }
       });
+      return true;
     };
-    parallel(parallel_for, rows * f.k, columns_per_task, body);
-    return failed != 0 ? Status::out_of_memory : Status::ok;
+    return for_ranges(parallel_for, sharing * f.k, columns_per_task, work);
   });
 }
 
 template <class Sample>
 Status banded_derivative(NNLSDerivative<Sample> f, const ParallelFor& parallel_for) {
   const std::int64_t sharing =
-      share_input(f.batch, f.a, {f.a.stride, f.mu.stride, f.w.stride, f.g.stride, f.h.stride, f.u.stride, f.p.stride});
-  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row, std::int64_t rows) {
-    int failed = 0;
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      for_columns(row, f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
-        if (!BandedDerivative<Sample>(f, bank).run(at, begin, end)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+      share(f.batch, f.a, {f.a.stride, f.mu.stride, f.w.stride, f.g.stride, f.h.stride, f.u.stride, f.p.stride});
+  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row) {
+    const auto work = [&](std::int64_t first, std::int64_t last) {
+      bool done = true;
+      for_columns(f.k, row * f.k + first, row * f.k + last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
+        done = done && BandedDerivative<Sample>(f, bank).run(at, begin, end);
       });
+      return done;
     };
-    parallel(parallel_for, rows * f.k, columns_per_task, body);
-    return failed != 0 ? Status::out_of_memory : Status::ok;
+    return for_ranges(parallel_for, sharing * f.k, columns_per_task, work);
   });
 }
 

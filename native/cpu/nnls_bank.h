@@ -119,45 +119,38 @@ class Bank {
     return true;
   }
 
-  // Puts a last row's single entry into the last segment, which is that of the row before.
-  static std::int64_t segment_of(const Found& found, std::int64_t rows, Entry& entry) {
-    const bool last = found.row == rows - 1;
-    entry.p = last ? 0 : found.p;
-    entry.q = last ? found.p : found.q;
-    return last ? rows - 2 : found.row;
+  struct Placed {
+    std::int64_t segment;
+    double p, q;
+    std::int64_t group() const { return 2 * segment + (p < q ? 1 : 0); }
+  };
+  // A single entry in the last row stands second in the last segment, which is that of the row before.
+  Placed place(const Found& found) const {
+    return found.row < rows - 1 ? Placed{found.row, found.p, found.q} : Placed{rows - 2, 0, found.p};
   }
 
   void sort() {
     for (std::int64_t s = 0; s < 2 * rows; ++s) begin_[s] = 0;
     for (std::int64_t s = 0; s < rows; ++s) diagonal[s] = beside[s] = 0;
-    filled = 0;
-    const auto group = [&](const Found& found, Entry& entry) {
-      const std::int64_t s = segment_of(found, rows, entry);
-      return 2 * s + (entry.p < entry.q ? 1 : 0);
-    };
-    Entry entry;
     for (std::int64_t j = 0; j < columns; ++j) {
-      if (found_[j].row >= 0) ++begin_[group(found_[j], entry) + 1];
+      if (found_[j].row >= 0) ++begin_[place(found_[j]).group() + 1];
     }
     for (std::int64_t s = 1; s < 2 * rows; ++s) begin_[s] += begin_[s - 1];
     filled = begin_[2 * rows - 2];
     std::int64_t empty = filled;
     for (std::int64_t j = columns - 1; j >= 0; --j) {  // backwards, and each group filled from behind
-      std::int64_t at;
       if (found_[j].row < 0) {
-        entry = {0, 0, 0};
-        at = empty++;
-      } else {
-        const std::int64_t g = group(found_[j], entry);
-        at = --begin_[g + 1];
-        diagonal[g / 2] += entry.p * entry.p;
-        beside[g / 2] += entry.p * entry.q;
-        diagonal[g / 2 + 1] += entry.q * entry.q;
-        weights[at] = {g % 2 == 0 ? entry.q / entry.p : entry.p / entry.q, entry.p * entry.p, entry.p * entry.q,
-                       entry.q * entry.q};
+        entries[empty++] = {0, 0, j};
+        continue;
       }
-      entry.column = j;
-      entries[at] = entry;
+      const Placed placed = place(found_[j]);
+      const double p = placed.p, q = placed.q;
+      const std::int64_t at = --begin_[placed.group() + 1];
+      entries[at] = {p, q, j};
+      weights[at] = {p < q ? p / q : q / p, p * p, p * q, q * q};
+      diagonal[placed.segment] += p * p;
+      beside[placed.segment] += p * q;
+      diagonal[placed.segment + 1] += q * q;
     }
     // What was counted at g + 1 is now the beginning of group g.
     for (std::int64_t s = 0; s < 2 * rows - 2; ++s) begin_[s] = begin_[s + 1];

@@ -16,8 +16,6 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr double not_a_number = __builtin_nan("");
-
 // Rows of a matrix that stand side by side in memory, and are computed on together: as many as leave room for two
 // vectors of sums each.
 inline constexpr int panel_rows = vector_bytes == 64 ? 8 : 4;
@@ -63,20 +61,17 @@ void times(const Panels& matrix, const double* x, double* to) {
 // to = Mᵀ x, with `absolute` |M|ᵀ|x|. The columns, and `to`, have room for whole panels.
 template <bool absolute = false>
 void transposed_times(const Panels& matrix, const double* x, double* to) {
-  const auto magnitude = [](Doubles v) __attribute__((always_inline)) {
-    if constexpr (absolute) v = v < 0 ? -v : v;
-    return v;
-  };
+  const auto taken = [](Doubles v) __attribute__((always_inline)) { return absolute ? magnitude(v) : v; };
   for (std::int64_t j = 0; j < matrix.columns; j += width) {
     Doubles sum[width] = {};
     for (std::int64_t p = 0; p < matrix.count; ++p) {
       const double* from = matrix.panel(p) + j * panel_rows;
 #pragma GCC unroll 4
       for (int v = 0; v < panel_vectors; ++v) {
-        const Doubles factor = magnitude(load<Doubles>(x + p * panel_rows + v * width));
+        const Doubles factor = taken(load<Doubles>(x + p * panel_rows + v * width));
 #pragma GCC unroll 8
         for (int i = 0; i < width; ++i) {
-          sum[i] += factor * magnitude(load<Doubles>(from + i * panel_rows + v * width));
+          sum[i] += factor * taken(load<Doubles>(from + i * panel_rows + v * width));
         }
       }
     }
@@ -358,11 +353,6 @@ Status for_matrices(const Batch& batch, const Matrices<const double>& a, std::in
   for (int d = batch.dims - 1; d >= 0 && (a.stride[d] == 0 || batch.size[d] == 1); --d) columns *= batch.size[d];
   const std::int64_t total = batch.rows() * k;
   if (total == 0) return Status::ok;
-  int failed = 0;
-  const auto check = [&](bool success) {
-    if (!success) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-    return success;
-  };
   if (columns == total || columns >= 4 * grain) {
     Matrix matrix(m, n);
     if (!matrix) return Status::out_of_memory;
@@ -371,25 +361,24 @@ Status for_matrices(const Batch& batch, const Matrices<const double>& a, std::in
         const FlushToZero flush;
         matrix.pack(a, batch, begin / k);
       }
-      auto body = [&](std::int64_t first, std::int64_t last) {
+      const auto some = [&](std::int64_t first, std::int64_t last) {
         const FlushToZero flush;
-        check(work(matrix, begin + first, begin + last));
+        return work(matrix, begin + first, begin + last);
       };
-      parallel(parallel_for, columns, grain, body);
+      if (const Status status = for_ranges(parallel_for, columns, grain, some); status != Status::ok) return status;
     }
-  } else {
-    auto body = [&](std::int64_t first, std::int64_t last) {
-      const FlushToZero flush;
-      Matrix matrix(m, n);
-      if (!check(static_cast<bool>(matrix))) return;
-      for (std::int64_t i = first; i < last; ++i) {
-        matrix.pack(a, batch, i * columns / k);
-        if (!check(work(matrix, i * columns, (i + 1) * columns))) return;
-      }
-    };
-    parallel(parallel_for, total / columns, grain / columns + 1, body);
+    return Status::ok;
   }
-  return failed != 0 ? Status::out_of_memory : Status::ok;
+  return for_ranges(parallel_for, total / columns, grain / columns + 1, [&](std::int64_t first, std::int64_t last) {
+    const FlushToZero flush;
+    Matrix matrix(m, n);
+    if (!matrix) return false;
+    for (std::int64_t i = first; i < last; ++i) {
+      matrix.pack(a, batch, i * columns / k);
+      if (!work(matrix, i * columns, (i + 1) * columns)) return false;
+    }
+    return true;
+  });
 }
 
 template <class Sample>
@@ -403,13 +392,10 @@ Status dense_derivative(const NNLSDerivative<Sample>& call, const ParallelFor& p
     double *weight = scratch.take<double>(n), *g = scratch.take<double>(n), *p = scratch.take<double>(n);
     for (std::int64_t i = 0; i < m; ++i) h[i] = 0;
     for (std::int64_t number = first; number < last; ++number) {
-      const std::int64_t row = number / call.k, column = number % call.k;
-      const auto top = [&](const auto& matrix) {
-        return matrix ? matrix.row(call.batch, row) + column * matrix.step : nullptr;
-      };
+      const auto top = [&](const auto& operand) { return column_of(operand, call.batch, call.k, number); };
       const Sample *from_w = top(call.w), *from_g = top(call.g);
       const double* from_h = top(call.h);
-      const double mu = call.mu.row(call.batch, row)[column * call.mu.step];
+      const double mu = *top(call.mu);
       double zero = (mu > 0 ? mu : not_a_number) * 0;  // or NaN
       const auto checked = [&](double value) {
         zero += value * 0;

@@ -11,9 +11,8 @@
 // A lane whose column is done takes the next one. The entries x follow from λ in a pass of their own (write_x).
 #pragma once
 
-#include <limits>
-
 #include "nnls_bank.h"
+#include "rows.h"
 #include "torch_iir/nnls.h"
 #include "tridiagonal.h"
 
@@ -43,9 +42,6 @@ TORCH_IIR_INLINE Doubles exponential(Doubles v) {
   return v == v ? result : v;
 }
 
-TORCH_IIR_INLINE Doubles magnitude(Doubles v) { return v < 0 ? -v : v; }
-TORCH_IIR_INLINE Doubles larger(Doubles p, Doubles q) { return p > q ? p : q; }
-
 // A power of two near |value|, and its inverse: scaling by it rounds nothing.
 struct Unit {
   double up = 1, down = 1;
@@ -58,40 +54,13 @@ struct Unit {
   }
 };
 
-// Where column number `column` of the rows from `row` on begins in each operand.
-template <class Sample>
-class ColumnOf {
- public:
-  ColumnOf(const NNLS<Sample>& f, std::int64_t row) : f_(f), first_(row) {}
-
-  void move_to(std::int64_t column) {
-    const std::int64_t row = first_ + column / f_.k, at = column % f_.k;
-    b = f_.b.row(f_.batch, row) + at * f_.b.step;
-    mu = f_.mu.row(f_.batch, row) + at * f_.mu.step;
-    prior = f_.prior ? f_.prior.row(f_.batch, row) + at * f_.prior.step : nullptr;
-    x = f_.x.row(f_.batch, row) + at * f_.x.step;
-    dual = f_.dual.row(f_.batch, row) + at * f_.dual.step;
-    outcome = f_.outcome.row(f_.batch, row) + at * f_.outcome.step;
-  }
-
-  const Sample *b = nullptr, *prior = nullptr;
-  const double* mu = nullptr;
-  Sample* x = nullptr;
-  double* dual = nullptr;
-  Outcome* outcome = nullptr;
-
- private:
-  const NNLS<Sample>& f_;
-  std::int64_t first_;
-};
-
 template <class Sample, bool entropy>
 class Newton {
  public:
-  Newton(const NNLS<Sample>& f, const Bank& bank, std::int64_t row) : f_(f), bank_(bank), at_(f, row) {}
+  Newton(const NNLS<Sample>& f, const Bank& bank) : f_(f), bank_(bank) {}
 
-  // Solves the columns [first, last) of the rows that share the bank, or those of them that failed before. False if
-  // there was no memory.
+  // Solves the columns [first, last), all of which have this bank, or those of them that failed before. False if there
+  // was no memory.
   bool run(std::int64_t first, std::int64_t last, bool only_failed, bool careful) {
     const std::int64_t tile = bank_.rows * lanes;
     constexpr int tiles = entropy ? 11 : 9;
@@ -135,15 +104,20 @@ class Newton {
     double *dual, *diagonal, *beside, *rest;  // rest: b − A x + A D Aᵀ λ, which is b without a prior
   };
 
+  template <class T>
+  T* top(const Rows<T>& operand, std::int64_t column) const {
+    return column_of(operand, f_.batch, f_.k, column);
+  }
+
   // The next column into the lane; without one, the lane idles on a problem that is solved.
   void fill(int lane) {
     while (next_column_ < last_column_) {
       const std::int64_t column = next_column_++;
-      at_.move_to(column);
-      if (only_failed_ && *at_.outcome != Outcome::failed) continue;
+      if (only_failed_ && *top(f_.outcome, column) != Outcome::failed) continue;
       if (begin(lane, column)) return;
-      for (std::int64_t i = 0; i < f_.m; ++i) at_.dual[i * f_.dual.down] = std::numeric_limits<double>::quiet_NaN();
-      *at_.outcome = Outcome::failed;
+      double* dual = top(f_.dual, column);
+      for (std::int64_t i = 0; i < f_.m; ++i) dual[i * f_.dual.down] = not_a_number;
+      *top(f_.outcome, column) = Outcome::failed;
     }
     column_[lane] = -1;
     mu_[lane] = last_mu_[lane] = 1;
@@ -158,35 +132,37 @@ class Newton {
     }
   }
 
-  // Reads the column that at_ points to. False if it is not finite.
+  // Reads a column. False if it is not finite.
   bool begin(int lane, std::int64_t column) {
+    const Sample *b = top(f_.b, column), *prior = top(f_.prior, column);
+    const double mu = *top(f_.mu, column);
     double largest = 0, finite = 0;
     for (std::int64_t i = 0; i < f_.m; ++i) {
-      const double value = read(at_.b[i * f_.b.down]);
+      const double value = read(b[i * f_.b.down]);
       b_[i * lanes + lane] = value;
       largest = __builtin_fabs(value) > largest ? __builtin_fabs(value) : largest;
       finite += value * 0;
     }
     for (std::int64_t i = f_.m; i < bank_.rows; ++i) b_[i * lanes + lane] = 0;
     const Unit unit(largest);
-    for (std::int64_t j = 0; j < (at_.prior != nullptr ? bank_.columns : 0); ++j) {
-      const double value = read(at_.prior[bank_.entries[j].column * f_.prior.down]);
-      finite += value >= 0 ? value * 0 : std::numeric_limits<double>::quiet_NaN();
+    for (std::int64_t j = 0; j < (prior != nullptr ? bank_.columns : 0); ++j) {
+      const double value = read(prior[bank_.entries[j].column * f_.prior.down]);
+      finite += value >= 0 ? value * 0 : not_a_number;
       if constexpr (entropy) {
         if (j < bank_.filled) prior_[j * lanes + lane] = value * unit.down;
       }
     }
-    if (!(finite == 0 && *at_.mu > 0 && *at_.mu * 0 == 0)) return false;
+    if (!(finite == 0 && mu > 0 && mu * 0 == 0)) return false;
 
     column_[lane] = column;
     unit_[lane] = entropy ? 1 : unit.up;  // of λ
-    last_mu_[lane] = entropy ? *at_.mu * unit.down : *at_.mu;
+    last_mu_[lane] = entropy ? mu * unit.down : mu;
     const double first = first_mu * bank_.largest;
     mu_[lane] = entropy || last_mu_[lane] > first ? last_mu_[lane] : first;
     largest_b_[lane] = largest * unit.down;
     damping_[lane] = 0;
     iterations_[lane] = 0;
-    objective_[lane] = std::numeric_limits<double>::infinity();
+    objective_[lane] = infinity;
     ++active_;
     for (std::int64_t i = 0; i < bank_.rows; ++i) {
       const std::int64_t at = i * lanes + lane;
@@ -328,7 +304,7 @@ class Newton {
       // Without a prior, an undamped step that leaves the active set as it was solves the equation: what is left of
       // F is rounding.
       const bool settled = !entropy && damping_[lane] == 0 && differs_[lane] == 0;
-      const double rounding = 16 * std::numeric_limits<double>::epsilon() * largest_term_[lane];
+      const double rounding = 16 * __DBL_EPSILON__ * largest_term_[lane];
       const bool last_stage = mu_[lane] <= last_mu_[lane];
       const double limit = (last_stage ? f_.tolerance : stage_tolerance) * largest_b_[lane];
       const bool finite = slope_[lane] - slope_[lane] == 0;  // comparisons pass over nans in F
@@ -341,7 +317,7 @@ class Newton {
         mu_[lane] = fallen > last_mu_[lane] ? fallen : last_mu_[lane];
         // With less μ the objective is less: where it was bounds the step, carefully. Unbounded, the first step of a
         // stage may go uphill, which saves half of the steps, and fails once in some ten thousand columns.
-        objective_[lane] = careful_ ? next_objective_[lane] : std::numeric_limits<double>::infinity();
+        objective_[lane] = careful_ ? next_objective_[lane] : infinity;
         damping_[lane] = 0;
       } else if (next_objective_[lane] <= objective_[lane] || slope_[lane] <= 0) {
         objective_[lane] = next_objective_[lane];
@@ -363,16 +339,15 @@ class Newton {
   double least_damping(int lane) const { return entropy ? 1e-6 : mu_[lane] / bank_.largest; }
 
   void finish(int lane, Outcome outcome) {
-    at_.move_to(column_[lane]);
-    for (std::int64_t i = 0; i < f_.m; ++i) at_.dual[i * f_.dual.down] = now_.dual[i * lanes + lane] * unit_[lane];
-    *at_.outcome = outcome;
+    double* dual = top(f_.dual, column_[lane]);
+    for (std::int64_t i = 0; i < f_.m; ++i) dual[i * f_.dual.down] = now_.dual[i * lanes + lane] * unit_[lane];
+    *top(f_.outcome, column_[lane]) = outcome;
     --active_;
     fill(lane);
   }
 
   const NNLS<Sample>& f_;
   const Bank& bank_;
-  ColumnOf<Sample> at_;
   std::int64_t next_column_ = 0, last_column_ = 0;
   bool only_failed_ = false, careful_ = false;
   int active_ = 0;
@@ -415,7 +390,7 @@ void write_x(const NNLS<Sample>& f, const Bank& bank, std::int64_t row, std::int
         if (f.m == 0) {  // there is no dual to bring a nan
           for (int i = 0; i < count; ++i) {
             if (outcome[(column + i) * f.outcome.step] == Outcome::failed) {
-              value[i] = std::numeric_limits<double>::quiet_NaN();
+              value[i] = not_a_number;
             }
           }
         }

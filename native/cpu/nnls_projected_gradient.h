@@ -137,8 +137,8 @@ class ProjectedGradient {
   }
 
   template <class T>
-  T* top(const Matrices<T>& matrix, std::int64_t number) const {
-    return matrix ? matrix.row(call_.batch, number / call_.k) + number % call_.k * matrix.step : nullptr;
+  T* top(const Rows<T>& operand, std::int64_t number) const {
+    return column_of(operand, call_.batch, call_.k, number);
   }
 
   // The next column into a lane, if there is one.
@@ -147,7 +147,7 @@ class ProjectedGradient {
     t_[lane] = mu_[lane] = 1;
     for (; number_[lane] < 0 && next_ < end_; ++next_) {
       const Sample* from = top(call_.b, next_);
-      const double mu = call_.mu.row(call_.batch, next_ / call_.k)[next_ % call_.k * call_.mu.step];
+      const double mu = *top(call_.mu, next_);
       double zero = mu * 0, largest = 0;
       for (std::int64_t i = 0; i < a_.m; ++i) {
         one_b_[i] = read(from[i * call_.b.down]);
@@ -187,9 +187,7 @@ class ProjectedGradient {
     for (std::int64_t j = 0; j < a_.n; ++j) write(to_x[j * call_.x.down], x(j));
     double* to_dual = top(call_.dual, number);
     for (std::int64_t i = 0; to_dual != nullptr && i < a_.m; ++i) to_dual[i * call_.dual.down] = dual(i);
-    if (call_.outcome) {
-      call_.outcome.row(call_.batch, number / call_.k)[number % call_.k * call_.outcome.step] = outcome;
-    }
+    if (call_.outcome) *top(call_.outcome, number) = outcome;
   }
 
   // The x that was judged, not the one after it.
@@ -254,8 +252,8 @@ class ProjectedGradient {
         const std::int64_t at = (j + c) * lanes + v * width;
         const Doubles mu = load<Doubles>(mu_ + v * width), b = load<Doubles>(beta + v * width);
         const Doubles x = load<Doubles>(x_ + at), gradient = sum[c][v] + mu * x, bound = everywhere(a_.norm) * x;
-        const Doubles least = bound < gradient ? bound : gradient, size = least < 0 ? -least : least;
-        error[v] = size > error[v] ? size : error[v];
+        const Doubles least = bound < gradient ? bound : gradient;
+        error[v] = larger(magnitude(least), error[v]);
         const Doubles y = x + b * (x - load<Doubles>(last_x_ + at));
         const Doubles slope = gradient + b * (gradient - load<Doubles>(gradient_ + at));
         const Doubles curve = everywhere(a_.curve[j + c]) + mu;

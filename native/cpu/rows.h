@@ -25,21 +25,31 @@ std::int64_t grain_for(std::int64_t samples_per_item) {
                                               : samples_per_task / (samples_per_item > 0 ? samples_per_item : 1) + 1;
 }
 
-// work(first, count) for groups of up to `group` rows, on the threads that there are. False means that there was no
-// memory.
+// work(first, last) for ranges of [0, count), on the threads that there are. False means that there was no memory.
+template <class Work>
+Status for_ranges(const ParallelFor& parallel_for, std::int64_t count, std::int64_t grain, Work work) {
+  int failed = 0;
+  auto body = [&](std::int64_t first, std::int64_t last) {
+    if (!work(first, last)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
+  };
+  parallel(parallel_for, count, grain, body);
+  return failed != 0 ? Status::out_of_memory : Status::ok;
+}
+
+// work(first, count) for groups of up to `group` rows, likewise.
 template <class Work>
 Status for_groups(const ParallelFor& parallel_for, std::int64_t rows, std::int64_t group, std::int64_t samples_per_row,
                   Work work) {
-  int failed = 0;
-  auto body = [&](std::int64_t first, std::int64_t last) {
-    const FlushToZero flush;
-    for (std::int64_t i = first; i < last; ++i) {
-      const std::int64_t row = i * group, left = rows - row;
-      if (!work(row, left < group ? left : group)) __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
-    }
-  };
-  parallel(parallel_for, (rows + group - 1) / group, grain_for(samples_per_row * group), body);
-  return failed != 0 ? Status::out_of_memory : Status::ok;
+  return for_ranges(parallel_for, (rows + group - 1) / group, grain_for(samples_per_row * group),
+                    [&](std::int64_t first, std::int64_t last) {
+                      const FlushToZero flush;
+                      bool success = true;
+                      for (std::int64_t i = first; i < last; ++i) {
+                        const std::int64_t row = i * group, left = rows - row;
+                        success &= work(row, left < group ? left : group);
+                      }
+                      return success;
+                    });
 }
 
 // The batch without the dimensions in which an operand is the same.
@@ -51,14 +61,14 @@ Batch distinct(Batch batch, const Rows<T>& operand) {
   return batch;
 }
 
-// Moves the batch dimensions in which rows share their input's gradient to the end, for every operand that has one of
-// `strides`, and returns how many rows in a row then share one.
-template <class Sample>
-std::int64_t share_input(Batch& batch, const Rows<Sample>& gradient, std::initializer_list<std::int64_t*> strides) {
-  if (!gradient) return 1;
+// Moves the batch dimensions in which rows share an operand to the end, for every operand that has one of `strides`,
+// and returns how many rows in a row then share it.
+template <class T>
+std::int64_t share(Batch& batch, const Rows<T>& operand, std::initializer_list<std::int64_t*> strides) {
+  if (!operand) return 1;
   int dims[max_batch_dims], next = 0;
   std::int64_t sharing = 1;
-  const auto shared = [&](int d) { return gradient.stride[d] == 0 && batch.size[d] != 1; };
+  const auto shared = [&](int d) { return operand.stride[d] == 0 && batch.size[d] != 1; };
   for (int d = 0; d < batch.dims; ++d) {
     if (!shared(d)) dims[next++] = d;
   }
@@ -75,6 +85,12 @@ std::int64_t share_input(Batch& batch, const Rows<Sample>& gradient, std::initia
   for (std::int64_t* stride : strides) permute_dims(stride);
   permute_dims(batch.size);
   return sharing;
+}
+
+// Where column `number` begins, those of all rows counted together, k in each; null where there is no operand.
+template <class T>
+T* column_of(const Rows<T>& operand, const Batch& batch, std::int64_t k, std::int64_t number) {
+  return operand ? operand.row(batch, number / k) + number % k * operand.step : nullptr;
 }
 
 // value = 0 for the first `length` elements of every distinct row.

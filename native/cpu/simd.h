@@ -75,7 +75,12 @@ TORCH_IIR_INLINE void store_doubles(float* to, Doubles value) {
   store(to, __builtin_convertvector(value, Vector<float, width>));
 }
 
+inline constexpr double not_a_number = __builtin_nan(""), infinity = __builtin_inf();
+
 TORCH_IIR_INLINE Doubles everywhere(double value) { return value - Doubles{}; }  // + would not do: −0 + 0 is 0
+
+TORCH_IIR_INLINE Doubles magnitude(Doubles v) { return v < 0 ? -v : v; }
+TORCH_IIR_INLINE Doubles larger(Doubles p, Doubles q) { return p > q ? p : q; }  // q where one is a nan
 
 TORCH_IIR_INLINE double sum(Doubles v) {
   double total = 0;

@@ -216,7 +216,7 @@ template <class Sample, class State>
 class Forward {
  public:
   explicit Forward(const SOSFilt<Sample, State>& f) : f_(f), cascades_{f_.batch, f_.sos, f.sections} {
-    share_input(f_.batch, f_.x, {f_.sos.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
+    share(f_.batch, f_.x, {f_.sos.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
   }
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
@@ -361,9 +361,9 @@ class Backward {
       : f_(f),
         cascades_{f_.batch, f_.sos, f.sections},
         totals_per_row_((coefficients + order) * static_cast<std::size_t>(f.sections)) {
-    sharing_ = share_input(f_.batch, f_.gx,
-                           {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.sos.stride, f_.zi.stride, f_.gsos.stride,
-                            f_.gzi.stride, f_.gx.stride});
+    sharing_ = share(f_.batch, f_.gx,
+                     {f_.gy.stride, f_.gzf.stride, f_.x.stride, f_.sos.stride, f_.zi.stride, f_.gsos.stride,
+                      f_.gzi.stride, f_.gx.stride});
   }
 
   Status run(Algorithm algorithm, const ParallelFor& parallel_for) {

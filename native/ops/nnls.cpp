@@ -33,21 +33,10 @@ NNLSSolver solver_of(std::int64_t number) {
 
 void check(Status status, NNLSSolver solver, bool prior) {
   STD_TORCH_CHECK(status != Status::out_of_memory, "out of memory");
-  STD_TORCH_CHECK(status != Status::unsupported || (prior && solver == NNLSSolver::projected_gradient) == false,
-                  "the solver projected_gradient takes no prior");
-  STD_TORCH_CHECK(status == Status::ok,
-                  "a must be banded for newton, and with a prior: not negative, with at most two ",
-                  "entries in a column, and these in adjacent rows");
-}
-
-template <class F>
-auto visit_real(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::float16: return f.template operator()<Half>();
-    case DType::bfloat16: return f.template operator()<BFloat16>();
-    case DType::float64: return f.template operator()<double>();
-    default: return f.template operator()<float>();
-  }
+  if (status == Status::ok) return;
+  STD_TORCH_CHECK(solver != NNLSSolver::projected_gradient || !prior, "the solver projected_gradient takes no prior");
+  STD_TORCH_CHECK(false, "a must be banded for newton, and with a prior: not negative, with at most two entries in a ",
+                  "column, and these in adjacent rows");
 }
 
 // The tensor of the batch's shape and these dimensions.

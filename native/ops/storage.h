@@ -46,6 +46,17 @@ struct Types<Complex> {
   static constexpr bool pairs = false;
 };
 
+// Calls f.operator()<T>() with the storage type of a real dtype.
+template <class F>
+auto visit_real(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::float16: return f.template operator()<Half>();
+    case DType::bfloat16: return f.template operator()<BFloat16>();
+    case DType::float64: return f.template operator()<double>();
+    default: return f.template operator()<float>();
+  }
+}
+
 class Storage {
  public:
   Storage(const Tensor& x, std::initializer_list<const Tensor*> coefficients, const Tensor& zi) : sample_(x.dtype) {
@@ -66,12 +77,7 @@ class Storage {
     if (pairs_)
       return is_wide(sample_) ? f.template operator()<Pairs<double>>() : f.template operator()<Pairs<float>>();
     if (is_complex(result)) return f.template operator()<Complex>();
-    switch (sample_) {
-      case DType::float16: return f.template operator()<Half>();
-      case DType::bfloat16: return f.template operator()<BFloat16>();
-      case DType::float64: return f.template operator()<double>();
-      default: return f.template operator()<float>();
-    }
+    return visit_real(sample_, f);
   }
 
  private:

@@ -73,6 +73,12 @@ void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_
 #endif
 }
 
+Handle empty_strided(int dims, const std::int64_t* size, const std::int64_t* stride, std::int32_t code) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size, stride, code, cpu, 0, &handle));
+  return Handle(handle);
+}
+
 std::atomic<int> forced{static_cast<int>(Algorithm::automatic)};
 
 }  // namespace
@@ -115,8 +121,7 @@ Handle empty(int dims, const std::int64_t* size, DType dtype) {
                                                   reinterpret_cast<void*>(static_cast<std::intptr_t>(bytes))));
     return Handle(handle);
   }
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size, stride, code, cpu, 0, &handle));
-  Handle result(handle);
+  Handle result = empty_strided(dims, size, stride, code);
   advise_huge_pages(data(result), bytes);
   return result;
 }
@@ -124,10 +129,7 @@ Handle empty(int dims, const std::int64_t* size, DType dtype) {
 Handle empty_int32(int dims, const std::int64_t* size) {
   std::int64_t stride[max_dims + 1];
   contiguous_strides(dims, size, stride);
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(dims, size, stride, aoti_torch_dtype_int32(), cpu, 0, &handle));
-  return Handle(handle);
+  return empty_strided(dims, size, stride, aoti_torch_dtype_int32());
 }
 
 Handle empty_for_nothing(DType dtype) {

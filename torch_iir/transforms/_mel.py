@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Literal, overload
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_iir._arguments import ArrayLike, as_signal
-from torch_iir._nnls import regularization, solved
+from torch_iir._nnls import check_solver, regularization, solved
 from torch_iir._registration import concrete
 from torch_iir.functional._mel import melscale_fbanks
-from torch_iir.ops.nnls import SOLVERS
 
 TIE_BREAKS = ("min_norm", "entropy")
 ENTROPY_REGULARIZATION = 1e-8  # μ, of max (A Aᵀ): with less, more frames that no spectrum has stall
@@ -214,14 +212,11 @@ class InverseMelScale(torch.nn.Module):
 
 def check_inversion(solver: str, tie_break: str, tol: float | None) -> None:
     """Raises for a wrong name or number."""
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
+    check_solver(solver, tol)
     if tie_break not in TIE_BREAKS:
         raise ValueError(f"tie_break must be one of {', '.join(TIE_BREAKS)}; got {tie_break!r}")
     if tie_break == "entropy" and solver == "projected_gradient":
         raise ValueError("solver must be 'auto' or 'newton' for tie_break='entropy', got 'projected_gradient'")
-    if tol is not None and not 0 < tol < math.inf:
-        raise ValueError(f"tol must be positive and finite, got {tol}")
 
 
 def inverted(
