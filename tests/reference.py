@@ -75,6 +75,100 @@ def lfilter_backward(gy, gzf, x, b, a, zi, y, output_mask=15):
     )
 
 
+def lfilter_tv(x, b, a, zx=None, zi=None, b_first=0, a_first=1, period=1):
+    """The recursion, a sample at a time, over signals that begin with the past, oldest first. Returns (y, zf)."""
+    x, b, a, zx, zi = (array(value) for value in (x, b, a, zx, zi))
+    given = [v for v in zip((x, b, a, zx, zi), (1, 2, 2, 1, 1), strict=True) if v[0] is not None]
+    batch = np.broadcast_shapes(*(value.shape[:-core] for value, core in given))
+    dtype = np.result_type(*(value for value, _ in given))
+    samples, inputs, order = x.shape[-1], largest_lag(b, b_first), largest_lag(a, a_first)
+    b, a = over_time(b, b_first, samples, period), over_time(a, a_first, samples, period, monic=True)
+    x, y = continued(x, zx, inputs, batch, dtype), continued(np.zeros(samples), zi, order, batch, dtype)
+    for t in range(samples):
+        past_x, past_y = x[..., t : t + inputs + 1], y[..., t : t + order]
+        drive = x[..., t] if b is None else (b[t] * past_x[..., ::-1]).sum(-1)
+        y[..., order + t] = (drive - (a[t][..., 1:] * past_y[..., ::-1]).sum(-1)) / a[t][..., 0]
+    return y[..., order:], y[..., samples:][..., ::-1]
+
+
+def lfilter_tv_backward(gy, gzf, x, b, a, zx, zi, y, b_first, a_first, period, output_mask=31):
+    """As lfilter_backward, backwards through the recursion a sample at a time. Returns (gx, gb, ga, gzx, gzi)."""
+    gy, gzf, x, b, a, zx, zi, y = (array(value) for value in (gy, gzf, x, b, a, zx, zi, y))
+    arguments = (x, b, a, zx, zi)
+    given = [v for v in zip((gy, gzf, x, b, a, zx, zi, y), (1, 1, 1, 2, 2, 1, 1, 1), strict=True) if v[0] is not None]
+    batch = np.broadcast_shapes(*(value.shape[:-core] for value, core in given))
+    dtype = np.result_type(*(value for value, _ in given))
+    samples, inputs, order = x.shape[-1], largest_lag(b, b_first), largest_lag(a, a_first)
+    all_b, all_a = over_time(b, b_first, samples, period), over_time(a, a_first, samples, period, monic=True)
+    x, y = continued(x, zx, inputs, batch, dtype), continued(y, zi, order, batch, dtype)
+
+    gx, g = np.zeros_like(x), np.zeros_like(y)  # with the past; g becomes that of what y was made of
+    if gy is not None:
+        g[..., order:] += gy
+    if gzf is not None:
+        g[..., samples:] += gzf[..., ::-1]
+    gb, ga = (None if c is None else np.zeros((*batch, *c.shape[-2:]), dtype) for c in (b, a))
+    b_weights, a_weights = (None if c is None else frames_of(samples, c.shape[-2], period) for c in (b, a))
+    for t in reversed(range(samples)):
+        v = (g[..., order + t] / all_a[t][..., 0].conj())[..., None]
+        g[..., t : t + order] -= v * all_a[t][..., :0:-1].conj()
+        past_x, past_y = x[..., t : t + inputs + 1][..., ::-1], y[..., t : t + order + 1][..., ::-1]
+        if b is None:
+            gx[..., t] = v[..., 0]
+        else:
+            gx[..., t : t + inputs + 1] += v * all_b[t][..., ::-1].conj()
+        for gradient, lagged, first, weights in (
+            (gb, v * past_x.conj(), b_first, b_weights),
+            (ga, -v * past_y.conj(), a_first, a_weights),
+        ):
+            if gradient is not None:
+                for frame, weight in weights:
+                    if weight[t] > 0:
+                        gradient[..., frame[t], :] += weight[t] * lagged[..., first : first + gradient.shape[-1]]
+    gradients = (gx[..., inputs:], gb, ga, gx[..., :inputs][..., ::-1], g[..., :order][..., ::-1])
+    return tuple(
+        summed_to(gradient, argument) if argument is not None and output_mask >> bit & 1 else np.zeros(0)
+        for bit, (gradient, argument) in enumerate(zip(gradients, arguments, strict=True))
+    )
+
+
+def largest_lag(taps: Array | None, first: int) -> int:
+    """How far coefficients (..., F, K) of the lags from `first` on reach back."""
+    return 0 if taps is None or taps.shape[-1] == 0 else first + taps.shape[-1] - 1
+
+
+def over_time(taps: Array | None, first: int, samples: int, period: int, monic: bool = False) -> Array | None:
+    """(T, ..., lags from 0 on): the coefficients of every sample, 1 or 0 at the lag 0 that they lack."""
+    if taps is None:
+        return None
+    result = np.zeros((samples, *taps.shape[:-2], largest_lag(taps, first) + 1), taps.dtype)
+    if monic and first:
+        result[..., 0] = 1
+    frames = np.moveaxis(taps, -2, 0)
+    for indices, weights in frames_of(samples, len(frames), period):
+        present = weights > 0
+        parts = weights[present].reshape(-1, *(1,) * (taps.ndim - 1)) * frames[indices[present]]
+        result[present, ..., first : first + taps.shape[-1]] += parts
+    return result
+
+
+def frames_of(samples: int, frames: int, period: int) -> list[tuple[Array, Array]]:
+    """The two frames that the coefficients of every sample are made of, and their weights."""
+    frame, part = np.divmod(np.arange(samples), period)
+    if frames == 1:
+        frame, part = 0 * frame, 0 * part
+    return [(frame, 1 - part / period), (np.minimum(frame + 1, frames - 1), part / period)]
+
+
+def continued(signal: Array, past: Array | None, lags: int, batch: tuple[int, ...], dtype: np.dtype) -> Array:
+    """A signal after its past, which comes newest first."""
+    result = np.zeros((*batch, lags + signal.shape[-1]), dtype)
+    result[..., lags:] = signal
+    if past is not None:
+        result[..., :lags] = past[..., ::-1]
+    return result
+
+
 def sosfilt(x, sos, zi=None):
     """Section after section. Returns (y, zf)."""
     u, zf = inner_signals(x, sos, zi)
@@ -151,6 +245,33 @@ def tolerance(dtype: torch.dtype, y: Array, x: Array, b: Array, a: Array, zi: Ar
     return float(
         torch.finfo(dtype).eps * largest + max(8 * (order + 1) * double * gain * terms, 1e-10 * largest) + double
     )
+
+
+def varying_taps(order: int, frames: int, generator: np.random.Generator, *batch: int) -> Array:
+    """The coefficients of the lags from 1 on, (..., frames, order), of another filter in every frame: Σ |a| = 0.9."""
+    a = generator.standard_normal((*batch, frames, order))
+    return 0.9 * a / np.abs(a).sum(-1, keepdims=True)
+
+
+def lfilter_tv_tolerance(dtype, y, x, b, a, zx=None, zi=None, b_first=0, a_first=1, period=1) -> float:
+    """As tolerance, with lfilter_tv_gain."""
+    y, x, b, a, zx, zi = (array(value) for value in (y, x, b, a, zx, zi))
+    past_and_present = [np.abs(value).max(initial=0) for value in (x, zx) if value is not None]
+    largest = max(np.abs(value).max(initial=0) for value in (y, zi) if value is not None)
+    terms = (1 if b is None else np.abs(b).sum(-1).max(initial=0)) * max(past_and_present)
+    terms += (a_first + np.abs(a).sum(-1).max(initial=0)) * largest
+    gain = lfilter_tv_gain(a, y.shape[-1], a_first, period)
+    double, order = np.finfo(np.float64).eps, largest_lag(a, a_first)
+    largest = np.abs(y).max(initial=0)
+    return float(
+        torch.finfo(dtype).eps * largest + max(8 * (order + 1) * double * gain * terms, 1e-10 * largest) + double
+    )
+
+
+def lfilter_tv_gain(a: Array, samples: int, a_first: int, period: int) -> float:
+    """The largest that comes of noise which enters the recursion where rounding does."""
+    noise = np.random.default_rng(0).standard_normal((*a.shape[:-2], samples))
+    return float(np.abs(lfilter_tv(noise, None, a, None, None, 0, a_first, period)[0]).max(initial=1))
 
 
 def stable_sections(count: int, generator: np.random.Generator, radius: float = 0.9) -> Array:

@@ -1,4 +1,4 @@
-"""lfilter and sosfilt under every transform of PyTorch, alone and composed, eager and compiled.
+"""lfilter, sosfilt and lfilter_tv under every transform of PyTorch, alone and composed, eager and compiled.
 
 What a transform yields is compared with the same transform of a plain filter in torch ops, a loop over samples that
 autograd, functorch and Dynamo know everything about.
@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from torch_iir import functional, signal
 
 ALL = (0, 1, 2, 3)
+PERIOD = 4  # samples from frame to frame of lfilter_tv
 
 
 def plain(b: Tensor, a: Tensor, x: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,6 +53,24 @@ def sections(b: Tensor, a: Tensor, x: Tensor, zi: Tensor) -> tuple[Tensor, Tenso
     return y, zf.movedim(0, -2)
 
 
+def plain_varying(b: Tensor, a: Tensor, x: Tensor, zi: Tensor) -> tuple[Tensor, Tensor]:
+    """The difference equation of order 2, its coefficients between frames of PERIOD samples interpolated."""
+    times, frames = (torch.arange(t.shape[-dim], dtype=x.dtype) for t, dim in ((x, 1), (b, 2)))
+    weights = (1 - (times[:, None] / PERIOD - frames).abs()).clamp(min=0)
+    y1, y2 = zi.unbind(-1)
+    x1 = x2 = torch.zeros_like(x[..., 0])
+    ys = []
+    for x0, numerator, denominator in zip(
+        x.unbind(-1), (weights @ b).unbind(-2), (weights @ a).unbind(-2), strict=True
+    ):
+        b0, b1, b2 = numerator.unbind(-1)
+        a0, a1, a2 = denominator.unbind(-1)
+        y1, y2 = (b0 * x0 + b1 * x1 + b2 * x2 - a1 * y1 - a2 * y2) / a0, y1
+        x1, x2 = x0, x1
+        ys.append(y1)
+    return torch.stack(ys, -1), torch.stack([y1, y2], -1)
+
+
 @dataclass(frozen=True)
 class Filter:
     """A filter by its coefficients b and a, a signal and a state: ours, and a plain one."""
@@ -61,11 +80,12 @@ class Filter:
     plain: Callable[..., tuple[Tensor, Tensor]]
     b: Any
     a: Any
+    state: tuple[int, ...]  # the shape of zi
     masks: tuple[int, ...]  # of the gradients of each argument
 
     def arguments(self, requires_grad: bool = False) -> tuple[Tensor, ...]:
         b, a = torch.tensor(self.b), torch.tensor(self.a)
-        x, zi = torch.randn(3, 9), torch.randn(3, *b.shape[:-1], 2)
+        x, zi = torch.randn(3, 9), torch.randn(3, *self.state)
         return tuple(t.double().requires_grad_(requires_grad) for t in (b, a, x, zi))
 
     def tangents(self) -> tuple[Tensor, ...]:
@@ -78,6 +98,7 @@ LFILTER = Filter(
     plain,
     [0.4, -0.3, 0.2],
     [1.5, -0.9, 0.4],
+    (2,),
     (2, 4, 1, 8),
 )
 SOSFILT = Filter(
@@ -86,9 +107,20 @@ SOSFILT = Filter(
     plain_sections,
     [[0.4, -0.3, 0.2], [0.8, 0.5, -0.2]],
     [[1.5, -0.9, 0.4], [1.2, 0.6, 0.2]],
+    (2, 2),
     (2, 2, 1, 4),
 )
-every_filter = pytest.mark.parametrize("f", [LFILTER, SOSFILT], ids=lambda f: f.op)
+LFILTER_TV = Filter(
+    "lfilter_tv",
+    lambda b, a, x, zi: torch.ops.torch_iir.lfilter_tv(x, b, a, None, zi, 0, 0, PERIOD),
+    plain_varying,
+    [[0.4, -0.3, 0.2], [0.8, 0.5, -0.2], [0.1, 0.3, 0.6]],
+    [[1.5, -0.9, 0.4], [1.2, 0.6, 0.2], [0.9, -0.2, 0.3]],
+    (2,),
+    (2, 4, 1, 16),
+)
+FILTERS = (LFILTER, SOSFILT, LFILTER_TV)
+every_filter = pytest.mark.parametrize("f", FILTERS, ids=lambda f: f.op)
 
 
 def loss_of(filtered: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
@@ -161,10 +193,10 @@ COMPILER_DEFECTS = {
 }
 
 
-# sosfilt's derivatives are made of lfilter's: a few of them with dynamic shapes will do.
+# What lfilter shows need not be shown three times: of the others, a few with dynamic shapes will do.
 COMPILED = [
     pytest.param(f, name, dynamic, id=f"{f.op}-{name}-{'dynamic' if dynamic else 'static'}")
-    for f in (LFILTER, SOSFILT)
+    for f in FILTERS
     for name in TRANSFORMS
     for dynamic in (False, True)
     if f is LFILTER or not dynamic or name in ("grad", "jvp", "vmap of jvp")
@@ -190,7 +222,14 @@ def test_compiled_forward_mode_with_dynamic_shapes(transform: Any, argument: int
 
 @pytest.mark.parametrize(
     ("f", "name"),
-    [(LFILTER, "grad"), (LFILTER, "jvp"), (LFILTER, "vmap of grad"), (LFILTER, "hessian"), (SOSFILT, "grad")],
+    [
+        (LFILTER, "grad"),
+        (LFILTER, "jvp"),
+        (LFILTER, "vmap of grad"),
+        (LFILTER, "hessian"),
+        (SOSFILT, "grad"),
+        (LFILTER_TV, "grad"),
+    ],
     ids=lambda p: p if isinstance(p, str) else p.op,
 )
 def test_compiled_by_inductor(f: Filter, name: str) -> None:
@@ -387,7 +426,7 @@ def test_saved_tensors_are_the_arguments_and_y(f: Filter) -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         y, _ = f.ours(*args)
     b, a, x, zi = (p.numel() for p in args)
-    assert sorted(kept) == sorted([b, a, x, zi, y.numel()] if f.op == "lfilter" else [b + a, x, zi])
+    assert sorted(kept) == sorted([b, a, x, zi, y.numel()] if f.op != "sosfilt" else [b + a, x, zi])
 
 
 @every_filter

@@ -18,6 +18,7 @@ from torch_iir._registration import concrete
 
 ArrayLike = Any  # a tensor, a number, a sequence of numbers or a NumPy array
 LFILTER_NAMES = ("x", "b", "a", "zi")
+LFILTER_TV_NAMES = ("x", "b", "a", "zx", "zi")
 SOSFILT_NAMES = ("x", "sos", "zi")
 NNLS_NAMES = ("b", "a", "mu", "prior")
 
@@ -40,6 +41,61 @@ def check_lfilter(
             f"got {_shapes([given[3], *given[1:3]])}"
         )
     return broadcast_batch(given), order
+
+
+def check_lfilter_tv(
+    x: Tensor,
+    b: Tensor | None,
+    a: Tensor,
+    zx: Tensor | None = None,
+    zi: Tensor | None = None,
+    b_first: int = 0,
+    a_first: int = 1,
+    period: int = 1,
+    names: Sequence[str] = LFILTER_TV_NAMES,
+) -> tuple[tuple[int, ...], int]:
+    """Raises for the first wrong argument of lfilter_tv; returns the broadcast batch shape and the largest lag of a."""
+    operands = zip(names, (x, b, a, zx, zi), (1, 2, 2, 1, 1), strict=True)
+    entries = [(name, tensor, core) for name, tensor, core in operands if tensor is not None]
+    given, cores = [(name, tensor) for name, tensor, _ in entries], [core for _, _, core in entries]
+    _check_tensors(given)
+    for name, first in (("b_first", b_first), ("a_first", a_first)):
+        if first not in (0, 1):
+            raise ValueError(f"{name} must be 0 or 1, got {first}")
+    if period < 1:
+        raise ValueError(f"period must be at least 1, got {period}")
+    for name, tensor, core in entries:
+        if core == 2:
+            _check_frames(given[0], (name, tensor), period)
+    if a_first == 0 and a.shape[-1] == 0:
+        raise ValueError(f"{names[2]} must have at least one coefficient, got {_shapes([(names[2], a)])}")
+    inputs, order = 0 if b is None else largest_lag(b, b_first), largest_lag(a, a_first)
+    for state, taps, name, of, lag in ((zx, b, names[3], names[1], inputs), (zi, a, names[4], names[2], order)):
+        if state is not None and state.shape[-1] != lag:
+            shapes = f"{of} None" if taps is None else _shapes([(of, taps)])
+            raise ValueError(
+                f"the last dimension of {name} must be the largest lag of {of}, {lag}, "
+                f"got {_shapes([(name, state)])}, {shapes}"
+            )
+    return broadcast_batch(given, cores), order
+
+
+def _check_frames(signal: tuple[str, Tensor], taps: tuple[str, Tensor], period: int) -> None:
+    name, tensor = taps
+    if tensor.dim() < 2:
+        raise ValueError(f"{name} must have at least 2 dimensions, got {_shapes([taps])}")
+    frames, whole = tensor.shape[-2], -(-signal[1].shape[-1] // period)
+    if frames == 1 or frames == whole or (period > 1 and frames == whole + 1):
+        return
+    of_signal = f"the samples of {signal[0]}, " if period == 1 else f"the frames of {signal[0]}, or one more: "
+    raise ValueError(
+        f"the dimension of {name} before the last must be 1 or {of_signal}{whole}, got {_shapes([taps, signal])}"
+    )
+
+
+def largest_lag(taps: Tensor, first: int) -> int:
+    """How many past samples coefficients (..., F, K) of the lags from `first` on reach back to."""
+    return first + taps.shape[-1] - 1 if taps.shape[-1] else 0
 
 
 def check_sosfilt(
@@ -159,6 +215,24 @@ def explain_lfilter(
     return zero_a0(f"{names[2]}[..., 0]") if concrete(a) and has_zero_a0(a) else error
 
 
+def explain_lfilter_tv(
+    error: Exception,
+    x: Tensor,
+    b: Tensor | None,
+    a: Tensor,
+    zx: Tensor | None = None,
+    zi: Tensor | None = None,
+    b_first: int = 0,
+    a_first: int = 1,
+    period: int = 1,
+    names: Sequence[str] = LFILTER_TV_NAMES,
+) -> Exception:
+    """As explain_lfilter."""
+    check_lfilter_tv(x, b, a, zx, zi, b_first, a_first, period, names)
+    # Between frames a0 may be 0 where it is in none of them: only the kernel knows.
+    return zero_a0(f"{names[2]}[..., 0]") if "must not be zero" in str(error) else error
+
+
 def explain_sosfilt(
     error: Exception, x: Tensor, sos: Tensor, zi: Tensor | None = None, names: Sequence[str] = SOSFILT_NAMES
 ) -> Exception:
@@ -192,15 +266,15 @@ def zero_a0(a0: str = "a[..., 0]") -> ValueError:
     return ValueError(f"{a0} must not be zero: the filter is divided by it")
 
 
-def time_axis(x: Tensor, axis: int) -> int:
+def time_axis(x: Tensor, axis: int, name: str = "axis") -> int:
     """The axis counted from the end, so that it stays the same when coefficients add leading dimensions."""
     try:
         axis = operator.index(axis)
     except TypeError:
-        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+        raise TypeError(f"{name} must be an integer, got {axis!r}") from None
     dims = x.dim()
     if not -dims <= axis < dims:
-        raise ValueError(f"axis must lie in [{-dims}, {dims}) for x of {dims} dimensions, got {axis}")
+        raise ValueError(f"{name} must lie in [{-dims}, {dims}) for x of {dims} dimensions, got {axis}")
     return axis if axis < 0 else axis - dims
 
 

@@ -93,6 +93,7 @@ def concrete(*tensors: Tensor) -> bool:
 def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
     tensors = len(op.core)
     arguments = len(overload._schema.arguments)
+    defaults = tuple(argument.default_value for argument in overload._schema.arguments)
     keeps = op.keeps
     constants = (None,) * (arguments - tensors)
     formula, pushforward = op.backward, op.jvp
@@ -158,10 +159,10 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
     def kernel(keyset: Any, *args: Any) -> Any:
         if _transforms_active():
             with enable_single_level_autograd_function():
-                return apply(*args, *(None,) * (arguments - len(args)))
+                return apply(*args, *defaults[len(args) :])
         # A graph captured by Dynamo enters a dual level behind the back of forward_ad; it is traced under a mode.
         if forward_ad._current_level >= 0 or _modes_active() or (torch.is_grad_enabled() and _any_requires_grad(*args)):
-            return apply(*args, *(None,) * (arguments - len(args)))  # the dispatcher drops trailing defaults
+            return apply(*args, *defaults[len(args) :])  # the dispatcher drops trailing defaults
         with _below_autograd():
             return redispatch(keyset & _after_autograd, *args)
 

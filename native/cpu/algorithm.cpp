@@ -1,5 +1,6 @@
 // Which algorithm runs: one rule for all instruction sets. The README's tables are measured with it.
 #include "torch_iir/lfilter.h"
+#include "torch_iir/lfilter_tv.h"
 #include "torch_iir/sosfilt.h"
 
 namespace torch_iir {
@@ -20,6 +21,13 @@ Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int section
   if (sections == 1) return lfilter_algorithm(rows, samples, 2, complex);  // direct, rows or segments
   if (complex || samples < 32) return Algorithm::direct;
   return rows >= 12 ? Algorithm::rows : Algorithm::wavefront;
+}
+
+Algorithm lfilter_tv_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex) noexcept {
+  if (complex || order == 0) return Algorithm::direct;
+  if (rows >= 8 && samples >= 16 && order <= 16) return Algorithm::rows;
+  if (order <= 2) return samples >= 256 ? Algorithm::segments : Algorithm::direct;
+  return samples >= 16 ? Algorithm::blocks : Algorithm::direct;
 }
 
 }  // namespace torch_iir

@@ -4,6 +4,7 @@
 
 #include "torch_iir/batch.h"
 #include "torch_iir/lfilter.h"
+#include "torch_iir/lfilter_tv.h"
 #include "torch_iir/nnls.h"
 #include "torch_iir/sosfilt.h"
 
@@ -17,32 +18,49 @@
 #endif
 
 // K(function, what chooses between methods, parameters) for each kernel.
-#define TORCH_IIR_EACH_KERNEL(K)                                                              \
-  K(lfilter, Algorithm, LFilter<float>)                                                       \
-  K(lfilter, Algorithm, LFilter<double>)                                                      \
-  K(lfilter, Algorithm, LFilter<Half>)                                                        \
-  K(lfilter, Algorithm, LFilter<BFloat16>)                                                    \
-  K(lfilter, Algorithm, LFilter<std::complex<double>, std::complex<double>>)                  \
-  K(lfilter_backward, Algorithm, LFilterBackward<float>)                                      \
-  K(lfilter_backward, Algorithm, LFilterBackward<double>)                                     \
-  K(lfilter_backward, Algorithm, LFilterBackward<Half>)                                       \
-  K(lfilter_backward, Algorithm, LFilterBackward<BFloat16>)                                   \
-  K(lfilter_backward, Algorithm, LFilterBackward<std::complex<double>, std::complex<double>>) \
-  K(sosfilt, Algorithm, SOSFilt<float>)                                                       \
-  K(sosfilt, Algorithm, SOSFilt<double>)                                                      \
-  K(sosfilt, Algorithm, SOSFilt<Half>)                                                        \
-  K(sosfilt, Algorithm, SOSFilt<BFloat16>)                                                    \
-  K(sosfilt, Algorithm, SOSFilt<std::complex<double>, std::complex<double>>)                  \
-  K(sosfilt_backward, Algorithm, SOSFiltBackward<float>)                                      \
-  K(sosfilt_backward, Algorithm, SOSFiltBackward<double>)                                     \
-  K(sosfilt_backward, Algorithm, SOSFiltBackward<Half>)                                       \
-  K(sosfilt_backward, Algorithm, SOSFiltBackward<BFloat16>)                                   \
-  K(sosfilt_backward, Algorithm, SOSFiltBackward<std::complex<double>, std::complex<double>>) \
-  K(nnls, NNLSSolver, NNLS<float>)                                                            \
-  K(nnls, NNLSSolver, NNLS<double>)                                                           \
-  K(nnls, NNLSSolver, NNLS<Half>)                                                             \
-  K(nnls, NNLSSolver, NNLS<BFloat16>)                                                         \
-  K(nnls_derivative, NNLSSolver, NNLSDerivative<float>)                                       \
-  K(nnls_derivative, NNLSSolver, NNLSDerivative<double>)                                      \
-  K(nnls_derivative, NNLSSolver, NNLSDerivative<Half>)                                        \
+#define TORCH_IIR_EACH_KERNEL(K)                                                                        \
+  K(lfilter, Algorithm, LFilter<float>)                                                                 \
+  K(lfilter, Algorithm, LFilter<double>)                                                                \
+  K(lfilter, Algorithm, LFilter<Half>)                                                                  \
+  K(lfilter, Algorithm, LFilter<BFloat16>)                                                              \
+  K(lfilter, Algorithm, LFilter<std::complex<double>, std::complex<double>>)                            \
+  K(lfilter_backward, Algorithm, LFilterBackward<float>)                                                \
+  K(lfilter_backward, Algorithm, LFilterBackward<double>)                                               \
+  K(lfilter_backward, Algorithm, LFilterBackward<Half>)                                                 \
+  K(lfilter_backward, Algorithm, LFilterBackward<BFloat16>)                                             \
+  K(lfilter_backward, Algorithm, LFilterBackward<std::complex<double>, std::complex<double>>)           \
+  K(sosfilt, Algorithm, SOSFilt<float>)                                                                 \
+  K(sosfilt, Algorithm, SOSFilt<double>)                                                                \
+  K(sosfilt, Algorithm, SOSFilt<Half>)                                                                  \
+  K(sosfilt, Algorithm, SOSFilt<BFloat16>)                                                              \
+  K(sosfilt, Algorithm, SOSFilt<std::complex<double>, std::complex<double>>)                            \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<float>)                                                \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<double>)                                               \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<Half>)                                                 \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<BFloat16>)                                             \
+  K(sosfilt_backward, Algorithm, SOSFiltBackward<std::complex<double>, std::complex<double>>)           \
+  K(lfilter_tv, Algorithm, LFilterTV<float, float>)                                                     \
+  K(lfilter_tv, Algorithm, LFilterTV<float, double>)                                                    \
+  K(lfilter_tv, Algorithm, LFilterTV<double, double>)                                                   \
+  K(lfilter_tv, Algorithm, LFilterTV<Half, Half>)                                                       \
+  K(lfilter_tv, Algorithm, LFilterTV<Half, double>)                                                     \
+  K(lfilter_tv, Algorithm, LFilterTV<BFloat16, BFloat16>)                                               \
+  K(lfilter_tv, Algorithm, LFilterTV<BFloat16, double>)                                                 \
+  K(lfilter_tv, Algorithm, LFilterTV<std::complex<double>, std::complex<double>, std::complex<double>>) \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<float, float>)                                    \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<float, double>)                                   \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<double, double>)                                  \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<Half, Half>)                                      \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<Half, double>)                                    \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<BFloat16, BFloat16>)                              \
+  K(lfilter_tv_backward, Algorithm, LFilterTVBackward<BFloat16, double>)                                \
+  K(lfilter_tv_backward, Algorithm,                                                                     \
+    LFilterTVBackward<std::complex<double>, std::complex<double>, std::complex<double>>)                \
+  K(nnls, NNLSSolver, NNLS<float>)                                                                      \
+  K(nnls, NNLSSolver, NNLS<double>)                                                                     \
+  K(nnls, NNLSSolver, NNLS<Half>)                                                                       \
+  K(nnls, NNLSSolver, NNLS<BFloat16>)                                                                   \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<float>)                                                 \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<double>)                                                \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<Half>)                                                  \
   K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>)

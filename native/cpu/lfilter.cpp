@@ -21,23 +21,18 @@ inline constexpr int ahead_in_rows = 128;   // samples by which rows are fetched
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
 inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
 
-template <int n>
-struct Order {
-  static constexpr int value = n;
-};
-
-// f(Order<order>) for an order up to register_order.
+// f(Number<order>) for an order up to register_order.
 template <class F>
 TORCH_IIR_INLINE void with_order(int order, F&& f) {
   static_assert(register_order == 6);
   switch (order) {
-    case 0: return f(Order<0>{});
-    case 1: return f(Order<1>{});
-    case 2: return f(Order<2>{});
-    case 3: return f(Order<3>{});
-    case 4: return f(Order<4>{});
-    case 5: return f(Order<5>{});
-    default: return f(Order<6>{});
+    case 0: return f(Number<0>{});
+    case 1: return f(Number<1>{});
+    case 2: return f(Number<2>{});
+    case 3: return f(Number<3>{});
+    case 4: return f(Number<4>{});
+    case 5: return f(Number<5>{});
+    default: return f(Number<6>{});
   }
 }
 
@@ -76,16 +71,6 @@ struct Filters {
     return false;
   }
 };
-
-// Every value is finite.
-bool finite(const double* values, std::int64_t count) {
-  Doubles probe{};
-  std::int64_t i = 0;
-  for (; i + width <= count; i += width) probe += load_doubles(values + i) * 0;
-  double rest = sum(probe);
-  for (; i < count; ++i) rest += values[i] * 0;
-  return rest == 0;
-}
 
 // What the difference equation still owes the outputs after the last sample: `x` and `y` point behind the last of them.
 template <class State>

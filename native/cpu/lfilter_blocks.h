@@ -63,11 +63,6 @@ bool blocks_are_sound(const double* tables, int b_order, const double* a, int a_
   return largest <= most * direct;  // false, too, if it is not a number
 }
 
-template <int j>
-struct Column {
-  static constexpr int value = j;
-};
-
 template <int lane, std::size_t... i>
 TORCH_IIR_INLINE Doubles repeat(Doubles v, std::index_sequence<i...>) {
   return __builtin_shufflevector(v, v, (static_cast<int>(i) * 0 + lane)...);
@@ -82,7 +77,7 @@ TORCH_IIR_INLINE void add_recent(Doubles (&sums)[4][block_vectors], const Double
 #pragma GCC unroll 4
     for (int v = 0; v < block_vectors; ++v) sums[column.value % 4][v] += recent[column.value][v] * output;
   };
-  (add(Column<static_cast<int>(j)>{},
+  (add(Number<static_cast<int>(j)>{},
        repeat<static_cast<int>(j) % width>(last[j / width], std::make_index_sequence<width>{})),
    ...);
 }

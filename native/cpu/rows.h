@@ -164,17 +164,23 @@ void write_samples(Sample* to, std::int64_t step, const State* from, int count) 
   }
 }
 
-template <class T>
-Rows<Complex> as_complex(const Rows<T>& rows) {
-  Rows<Complex> result;  // std::complex<double> has this layout by its definition
-  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
+// Views of std::complex<double>, which has the layout of Complex by its definition.
+template <class To, class From>
+To with_layout_of(const From& view) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  std::memcpy(static_cast<void*>(&result), &view, sizeof(result));
   return result;
 }
 template <class T>
-Rows<const Complex> as_complex(const Rows<const T>& rows) {
-  Rows<const Complex> result;
-  std::memcpy(static_cast<void*>(&result), &rows, sizeof(result));
-  return result;
+using ComplexLike = std::conditional_t<std::is_const_v<T>, const Complex, Complex>;
+template <class T>
+Rows<ComplexLike<T>> as_complex(const Rows<T>& rows) {
+  return with_layout_of<Rows<ComplexLike<T>>>(rows);
+}
+template <class T>
+Matrices<ComplexLike<T>> as_complex(const Matrices<T>& matrices) {
+  return with_layout_of<Matrices<ComplexLike<T>>>(matrices);
 }
 
 }  // namespace

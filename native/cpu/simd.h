@@ -42,10 +42,14 @@ using Floats = Vector<float, lanes>;
 
 #define TORCH_IIR_INLINE __attribute__((always_inline)) inline
 
-// A constant that a generic lambda can take.
+// Constants that a generic lambda can take.
 template <bool b>
 struct Choice {
   static constexpr bool value = b;
+};
+template <int n>
+struct Number {
+  static constexpr int value = n;
 };
 
 template <class V, class T>
@@ -86,6 +90,16 @@ TORCH_IIR_INLINE double sum(Doubles v) {
   double total = 0;
   for (int i = 0; i < width; ++i) total += v[i];
   return total;
+}
+
+// Every value is finite.
+TORCH_IIR_INLINE bool finite(const double* values, std::int64_t count) {
+  Doubles probe{};
+  std::int64_t i = 0;
+  for (; i + width <= count; i += width) probe += load_doubles(values + i) * 0;
+  double rest = sum(probe);
+  for (; i < count; ++i) rest += values[i] * 0;
+  return rest == 0;
 }
 
 // ---- one sample of any storage to and from the state's type --------------------------------------------------

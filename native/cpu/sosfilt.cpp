@@ -670,13 +670,6 @@ class Backward {
 
 // ---- entry points --------------------------------------------------------------------------------------------
 
-template <class T>
-auto sections_as_complex(const Matrices<T>& sections) {
-  const auto rows = as_complex(static_cast<const Rows<T>&>(sections));
-  using Element = std::remove_reference_t<decltype(*rows.data)>;
-  return Matrices<Element>{rows, sections.down};
-}
-
 }  // namespace
 
 Status sosfilt(const SOSFilt<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
@@ -693,14 +686,8 @@ Status sosfilt(const SOSFilt<BFloat16>& f, Algorithm algorithm, ParallelFor para
 }
 Status sosfilt(const SOSFilt<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
                ParallelFor parallel_for) noexcept {
-  const SOSFilt<Complex, Complex> g{f.batch,
-                                    f.samples,
-                                    f.sections,
-                                    as_complex(f.x),
-                                    sections_as_complex(f.sos),
-                                    sections_as_complex(f.zi),
-                                    as_complex(f.y),
-                                    sections_as_complex(f.zf)};
+  const SOSFilt<Complex, Complex> g{f.batch,           f.samples,        f.sections,      as_complex(f.x),
+                                    as_complex(f.sos), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
   return Forward<Complex, Complex>(g).run(algorithm, parallel_for);
 }
 
@@ -718,17 +705,9 @@ Status sosfilt_backward(const SOSFiltBackward<BFloat16>& f, Algorithm algorithm,
 }
 Status sosfilt_backward(const SOSFiltBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
                         ParallelFor parallel_for) noexcept {
-  const SOSFiltBackward<Complex, Complex> g{f.batch,
-                                            f.samples,
-                                            f.sections,
-                                            as_complex(f.gy),
-                                            sections_as_complex(f.gzf),
-                                            as_complex(f.x),
-                                            sections_as_complex(f.sos),
-                                            sections_as_complex(f.zi),
-                                            as_complex(f.gx),
-                                            sections_as_complex(f.gsos),
-                                            sections_as_complex(f.gzi)};
+  const SOSFiltBackward<Complex, Complex> g{f.batch,           f.samples,          f.sections,        as_complex(f.gy),
+                                            as_complex(f.gzf), as_complex(f.x),    as_complex(f.sos), as_complex(f.zi),
+                                            as_complex(f.gx),  as_complex(f.gsos), as_complex(f.gzi)};
   return Backward<Complex, Complex>(g).run(algorithm, parallel_for);
 }
 

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "lfilter.h"
+#include "lfilter_tv.h"
 #include "nnls.h"
 #include "sosfilt.h"
 #include "tensor.h"
@@ -12,6 +13,13 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
   library.def(
       "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
       " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzi)");
+  library.def(
+      "lfilter_tv(Tensor x, Tensor? b, Tensor a, Tensor? zx=None, Tensor? zi=None, int b_first=0, int a_first=1, "
+      "SymInt period=1) -> (Tensor y, Tensor zf)");
+  library.def(
+      "lfilter_tv_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor? b, Tensor a, Tensor? zx, Tensor? zi, Tensor y, "
+      "int b_first, int a_first, SymInt period, int output_mask)"
+      " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzx, Tensor gzi)");
   library.def(
       "nnls(Tensor b, Tensor a, Tensor mu, Tensor? prior, int solver, float tolerance, int max_iterations)"
       " -> (Tensor x, Tensor dual, Tensor outcome)");
@@ -28,6 +36,8 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
   library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
   library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
+  library.impl("lfilter_tv", TORCH_BOX(&torch_iir::ops::lfilter_tv));
+  library.impl("lfilter_tv_backward", TORCH_BOX(&torch_iir::ops::lfilter_tv_backward));
   library.impl("nnls", TORCH_BOX(&torch_iir::ops::nnls));
   library.impl("nnls_derivative", TORCH_BOX(&torch_iir::ops::nnls_derivative));
   library.impl("sosfilt", TORCH_BOX(&torch_iir::ops::sosfilt));

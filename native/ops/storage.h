@@ -59,10 +59,13 @@ auto visit_real(DType dtype, F&& f) {
 
 class Storage {
  public:
-  Storage(const Tensor& x, std::initializer_list<const Tensor*> coefficients, const Tensor& zi) : sample_(x.dtype) {
-    const bool complex_coefficients =
-        std::any_of(coefficients.begin(), coefficients.end(), [](const Tensor* t) { return is_complex(t->dtype); });
-    const bool any_complex = complex_coefficients || is_complex(x.dtype) || (zi && is_complex(zi.dtype));
+  // `past` is a state beside zi; what is absent may be anywhere.
+  Storage(const Tensor& x, std::initializer_list<const Tensor*> coefficients, const Tensor& zi,
+          const Tensor* past = nullptr)
+      : sample_(x.dtype) {
+    const auto complex = [](const Tensor* t) { return t != nullptr && *t && is_complex(t->dtype); };
+    const bool complex_coefficients = std::any_of(coefficients.begin(), coefficients.end(), complex);
+    const bool any_complex = complex_coefficients || complex(&x) || complex(&zi) || complex(past);
     const bool wide = is_wide(x.dtype), wide_state = wide || (zi && is_wide(zi.dtype));
     result = any_complex ? complex_of(wide) : x.dtype;
     state = any_complex ? complex_of(wide_state) : wide_state ? DType::float64 : DType::float32;

@@ -14,6 +14,7 @@
 #include "torch_iir/broadcast.h"
 #include "torch_iir/instruction_sets.h"
 #include "torch_iir/lfilter.h"
+#include "torch_iir/lfilter_tv.h"
 #include "torch_iir/sosfilt.h"
 #include "torch_iir/version.h"
 
@@ -165,6 +166,13 @@ PYBIND11_MODULE(_native, module) {
       "lfilter_algorithm",
       [](std::int64_t rows, std::int64_t samples, int order, bool complex) {
         return algorithm_names[static_cast<int>(lfilter_algorithm(rows, samples, order, complex))];
+      },
+      py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false,
+      "The algorithm that \"automatic\" stands for.");
+  module.def(
+      "lfilter_tv_algorithm",
+      [](std::int64_t rows, std::int64_t samples, int order, bool complex) {
+        return algorithm_names[static_cast<int>(lfilter_tv_algorithm(rows, samples, order, complex))];
       },
       py::arg("rows"), py::arg("samples"), py::arg("order"), py::arg("complex") = false,
       "The algorithm that \"automatic\" stands for.");

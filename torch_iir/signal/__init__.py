@@ -1,8 +1,23 @@
-"""scipy.signal's recursive filters on tensors: same names, order of arguments, defaults and numbers."""
+"""scipy.signal's recursive filters on tensors: same names, order of arguments, defaults and numbers.
+
+lfilter_tv, whose coefficients change in time, is not in scipy.
+"""
 
 from torch_iir.signal._filtfilt import filtfilt
 from torch_iir.signal._freqz import freqz, freqz_sos
 from torch_iir.signal._lfilter import lfilter, lfilter_zi, lfiltic
+from torch_iir.signal._lfilter_tv import lfilter_tv
 from torch_iir.signal._sosfilt import sosfilt, sosfilt_zi, sosfiltfilt
 
-__all__ = ["filtfilt", "freqz", "freqz_sos", "lfilter", "lfilter_zi", "lfiltic", "sosfilt", "sosfilt_zi", "sosfiltfilt"]
+__all__ = [
+    "filtfilt",
+    "freqz",
+    "freqz_sos",
+    "lfilter",
+    "lfilter_tv",
+    "lfilter_zi",
+    "lfiltic",
+    "sosfilt",
+    "sosfilt_zi",
+    "sosfiltfilt",
+]

@@ -2,9 +2,24 @@
 
 from pathlib import Path
 
-from torch_iir_native._native import build_info, lfilter, lfilter_algorithm, set_isa, sosfilt_algorithm
+from torch_iir_native._native import (
+    build_info,
+    lfilter,
+    lfilter_algorithm,
+    lfilter_tv_algorithm,
+    set_isa,
+    sosfilt_algorithm,
+)
 
-__all__ = ["build_info", "cmake_dir", "lfilter", "lfilter_algorithm", "set_isa", "sosfilt_algorithm"]
+__all__ = [
+    "build_info",
+    "cmake_dir",
+    "lfilter",
+    "lfilter_algorithm",
+    "lfilter_tv_algorithm",
+    "set_isa",
+    "sosfilt_algorithm",
+]
 
 
 def cmake_dir() -> Path:

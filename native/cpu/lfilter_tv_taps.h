@@ -1,0 +1,205 @@
+// Coefficients that change over time, read as the recurrences want them, and the gradients of such coefficients.
+//
+// The signals that they meet lie in reversed time, the newest first: the samples at lags 0, 1, 2, … of one sample are
+// then neighbours in the order of the coefficients, and the past of a chunk is what a state holds.
+#pragma once
+
+#include <type_traits>
+
+#include "rows.h"
+#include "simd.h"
+#include "torch_iir/lfilter_tv.h"
+
+namespace torch_iir::TORCH_IIR_ISA {
+namespace {
+
+// The elements of a vector in reverse.
+struct Backwards {
+  static constexpr int of(int i) { return width - 1 - i; }
+};
+
+// Which two frames a sample lies between, and how near to the second.
+struct Between {
+  std::int64_t frame, next;
+  double weight;
+};
+TORCH_IIR_INLINE Between between(std::int64_t t, std::int64_t period, std::int64_t frames) {
+  const std::int64_t frame = t / period;
+  return {frame, frame + 1 < frames ? frame + 1 : frame, static_cast<double>(t % period) / static_cast<double>(period)};
+}
+
+// The coefficients of one row of the batch.
+template <class Coefficient>
+struct RowOfTaps {
+  const Coefficient* data = nullptr;
+  std::int64_t step = 1, down = 0, frames = 1, period = 1;
+  int length = 0, first = 0;
+
+  RowOfTaps(const Taps<const Coefficient>& taps, std::int64_t samples_per_frame, const Batch& batch, std::int64_t row)
+      : data(taps ? taps.row(batch, row) : nullptr),
+        step(taps.step),
+        down(taps.frames == 1 ? 0 : taps.down),
+        frames(taps.frames),
+        period(samples_per_frame),
+        length(taps.length),
+        first(taps.first) {}
+
+  bool interpolated() const { return period > 1 && frames > 1; }
+  // Each sample has its own, one behind the other: rows that a tile can be loaded from.
+  bool packed() const { return !interpolated() && (step == 1 || length == 1) && down == length; }
+
+  // to[i * pitch + k] = the coefficients of sample t + i, i < count.
+  template <class State>
+  void read(std::int64_t t, int count, State* to, std::int64_t pitch) const {
+    if (interpolated()) {
+      for (int i = 0; i < count; ++i, to += pitch) {
+        const Between at = between(t + i, period, frames);
+        const Coefficient *p = data + at.frame * down, *q = data + at.next * down;
+        for (int k = 0; k < length; ++k) {
+          const State here = torch_iir::TORCH_IIR_ISA::read(p[k * step]);
+          to[k] = here + at.weight * (torch_iir::TORCH_IIR_ISA::read(q[k * step]) - here);
+        }
+      }
+    } else if (packed() && pitch == length) {
+      read_samples(to, data + t * down, 1, count * length);
+    } else {
+      for (int i = 0; i < count; ++i) read_samples(to + i * pitch, data + (t + i) * down, step, length);
+    }
+  }
+};
+
+// Where the gradient of one row's coefficients goes: to the row itself, where nothing else adds to it, or to sums.
+template <class Coefficient, class State>
+struct TapsGradient {
+  Coefficient* rows = nullptr;
+  State* sums = nullptr;  // frames × length
+  std::int64_t step = 1, down = 0, frames = 1, period = 1;
+  int length = 0, first = 0;
+
+  explicit operator bool() const { return rows != nullptr || sums != nullptr; }
+
+  // Gradient of sample t, lag first + k: v[s] conj(past[s + first + k]), for t = last − s and s < count.
+  void put(std::int64_t last, int count, const State* v, const State* past) const {
+    past += first;
+    int s = 0;
+    if constexpr (std::is_same_v<State, double> && std::is_same_v<Coefficient, Tile<Coefficient>>) {
+      if (rows != nullptr && step == 1 && down == length && length <= 2) s = put_vectors(last, count, v, past);
+    }
+    for (; s < count; ++s) {
+      const State value = v[s];
+      const State* in = past + s;
+      if (rows != nullptr) {
+        Coefficient* to = rows + (last - s) * down;
+        if (step == 1) {
+          for (int k = 0; k < length; ++k) write(to[k], value * conjugate(in[k]));
+        } else {
+          for (int k = 0; k < length; ++k) write(to[k * step], value * conjugate(in[k]));
+        }
+      } else if (frames == 1) {
+        add(sums, value, in);
+      } else if (period == 1) {
+        add(sums + (last - s) * length, value, in);
+      } else {
+        const Between at = between(last - s, period, frames);
+        add(sums + at.frame * length, value * (1 - at.weight), in);
+        add(sums + at.next * length, value * at.weight, in);
+      }
+    }
+  }
+
+ private:
+  void add(State* to, State value, const State* in) const {
+    for (int k = 0; k < length; ++k) to[k] += value * conjugate(in[k]);
+  }
+
+  // One or two coefficients a sample: several samples at once, turned back into the order of time.
+  int put_vectors(std::int64_t last, int count, const double* v, const double* past) const {
+    int s = 0;
+    for (; s + width <= count; s += width) {
+      const Doubles now = load_doubles(v + s);
+      Coefficient* to = rows + (last - s - width + 1) * length;
+      const Doubles p = now * load_doubles(past + s);
+      if (length == 1) {
+        store_doubles(to, permute<Backwards>(p, p, std::make_index_sequence<width>{}));
+      } else {
+        const Doubles q = now * load_doubles(past + s + 1);
+        store_pairs(to, p, q);
+      }
+    }
+    return s;
+  }
+  template <int half>
+  struct BackwardsInPairs {
+    static constexpr int of(int i) { return (i % 2) * width + width - 1 - (half * width + i) / 2; }
+  };
+  static void store_pairs(double* to, Doubles p, Doubles q) {
+    constexpr auto all = std::make_index_sequence<width>{};
+    store_doubles(to, permute<BackwardsInPairs<0>>(p, q, all));
+    store_doubles(to + width, permute<BackwardsInPairs<1>>(p, q, all));
+  }
+  static void store_pairs(float* to, Doubles p, Doubles q) {
+    using Some = Vector<float, width>;
+    store(to, interleaved(__builtin_convertvector(p, Some), __builtin_convertvector(q, Some),
+                          std::make_index_sequence<lanes>{}));
+  }
+  template <class V, std::size_t... i>
+  static Floats interleaved(V p, V q, std::index_sequence<i...>) {
+    return __builtin_shufflevector(p, q, BackwardsInPairs<0>::of(static_cast<int>(i))...);
+  }
+};
+
+// to[j] = the sample j + 1 before t, j < count: of the signal, and of the state before its beginning.
+template <class Sample, class State>
+void read_past(State* to, const Sample* signal, std::int64_t step, std::int64_t t, const State* state,
+               std::int64_t state_step, int count) {
+  const int inside = t < count ? static_cast<int>(t) : count;
+  if (inside > 0) read_samples(to, signal + (t - 1) * step, -step, inside);
+  for (int j = inside; j < count; ++j) to[j] = state != nullptr ? state[(j - t) * state_step] : State(0);
+}
+
+// Σ_q rows[i * pitch + q] window[q − i] for `width` rows i, q < length, a multiple of `width`.
+TORCH_IIR_INLINE Doubles dots(const double* rows, int pitch, int length, const double* window) {
+  Doubles totals[width] = {};
+  for (int q = 0; q < length; q += width) {
+#pragma GCC unroll 8
+    for (int i = 0; i < width; ++i) totals[i] += load_doubles(rows + i * pitch + q) * load_doubles(window + q - i);
+  }
+  return sums_of(totals);
+}
+
+// drive[t] = Σ_k rows[t * length + k] x[t − first − k] for t < count; past[s] is x at t = count − 1 − s.
+template <class State>
+void drive_of(const State* rows, int length, int first, const State* past, int count, State* drive) {
+  int t = 0;
+  if constexpr (std::is_same_v<State, double>) {
+    const int whole = length / width * width;
+    for (; whole > 0 && t + width <= count; t += width) {
+      const double *row = rows + t * length, *window = past + (count - 1 - t) + first;
+      store_doubles(drive + t, dots(row, length, whole, window));
+      for (int k = whole; k < length; ++k) {  // no multiple of 0: the past may hold a nan
+        for (int i = 0; i < width; ++i) drive[t + i] += row[i * length + k] * window[k - i];
+      }
+    }
+  }
+  for (; t < count; ++t) {
+    const State *row = rows + t * length, *window = past + (count - 1 - t) + first;
+    State total(0);
+    for (int k = 0; k < length; ++k) total += row[k] * window[k];
+    drive[t] = total;
+  }
+}
+
+// pending[s + first + k] += conj(rows[t * length + k]) v[s] for t = count − 1 − s, s < count.
+template <class State>
+void spread(const State* rows, int length, int first, const State* v, int count, State* pending) {
+  for (int s = 0; s < count; ++s) {
+    const State* row = rows + (count - 1 - s) * length;
+    State* to = pending + s + first;
+    const State value = v[s];
+#pragma GCC ivdep
+    for (int k = 0; k < length; ++k) to[k] += conjugate(row[k]) * value;
+  }
+}
+
+}  // namespace
+}  // namespace torch_iir::TORCH_IIR_ISA

@@ -1,0 +1,24 @@
+// The operators of lfilter_tv on the CPU; their schemas are in registration.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <tuple>
+
+#include "tensor.h"
+
+namespace torch_iir::ops {
+
+std::tuple<Returned, Returned> lfilter_tv(AtenTensorHandle x, std::optional<AtenTensorHandle> b, AtenTensorHandle a,
+                                          std::optional<AtenTensorHandle> zx, std::optional<AtenTensorHandle> zi,
+                                          std::int64_t b_first, std::int64_t a_first, std::int64_t period);
+
+// output_mask: bit 0 for gx, 1 for gb, 2 for ga, 3 for gzx, 4 for gzi; what is not wanted comes back as a tensor of
+// shape [0].
+std::tuple<Returned, Returned, Returned, Returned, Returned> lfilter_tv_backward(
+    std::optional<AtenTensorHandle> gy, std::optional<AtenTensorHandle> gzf, AtenTensorHandle x,
+    std::optional<AtenTensorHandle> b, AtenTensorHandle a, std::optional<AtenTensorHandle> zx,
+    std::optional<AtenTensorHandle> zi, AtenTensorHandle y, std::int64_t b_first, std::int64_t a_first,
+    std::int64_t period, std::int64_t output_mask);
+
+}  // namespace torch_iir::ops
