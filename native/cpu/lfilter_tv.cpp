@@ -63,6 +63,17 @@ int lane_tile(int length) {
   return fit > 128 ? 128 : fit < 16 ? 16 : fit;
 }
 
+inline constexpr int ahead_in_rows = 128;  // samples by which rows are fetched into the cache
+
+// Fetches `count` values into the second cache.
+template <bool to_write, class T>
+TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
+  constexpr int line = 64;
+  const auto* bytes = reinterpret_cast<const char*>(from);
+  for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(sizeof(T)); i += line)
+    __builtin_prefetch(bytes + i, to_write, 2);
+}
+
 // Tiles hold floats where drive and coefficients are floats and lie in memory as they are wanted; else doubles.
 template <class Sample, class Coefficient>
 inline constexpr bool all_float = std::is_same_v<Sample, float> && std::is_same_v<Coefficient, float>;
@@ -311,11 +322,18 @@ class Forward {
     const bool in_registers = order_ <= segment_order;
 
     std::int64_t row[lanes];
+    const Sample* x[lanes];
+    const State* zx[lanes] = {};
     Sample* y[lanes];
+    RowOfTaps<Coefficient> a[lanes], b[lanes];
     double z[lane_order];
     for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
       row[lane] = first + (lane < used ? lane : used - 1);
+      x[lane] = f_.x.row(f_.batch, row[lane]);
       y[lane] = f_.y.row(f_.batch, row[lane]);
+      if (f_.zx) zx[lane] = f_.zx.row(f_.batch, row[lane]);
+      a[lane] = {f_.a, f_.period, f_.batch, row[lane]};
+      b[lane] = {f_.b, f_.period, f_.batch, row[lane]};
       read_state(f_.zi, f_.batch, row[lane], order_, z);
       for (int k = 0; k < order_; ++k) states[(in_registers ? k : order_ - 1 - k) * lanes + lane] = z[k];
     }
@@ -323,27 +341,25 @@ class Forward {
     for (std::int64_t t = 0; t < f_.samples; t += longest) {
       const int count = f_.samples - t < longest ? static_cast<int>(f_.samples - t) : longest;
       if constexpr (in_place) {
-        const Sample* x[lanes];
         const Coefficient* from[lanes];
+        const Sample* samples[lanes];
         for (int lane = 0; lane < lanes; ++lane) {
-          x[lane] = f_.x.row(f_.batch, row[lane]) + t * f_.x.step;
-          from[lane] = f_.a.row(f_.batch, row[lane]) + t * f_.a.down;
+          samples[lane] = x[lane] + t * f_.x.step;
+          from[lane] = a[lane].data + t * length;
         }
-        load_tile(in, x, f_.x.step, count);
-        load_tile(taps, from, 1, count * length);
+        load_tile<false, ahead_in_rows>(in, samples, f_.x.step, count);
+        load_tile<false, 2 * ahead_in_rows>(taps, from, 1, count * length);
       } else {
-        const double *x[lanes], *from[lanes];
+        const double *samples[lanes], *from[lanes];
         for (int lane = 0; lane < lanes; ++lane) {
-          x[lane] = in_rows + lane * longest;
-          from[lane] = tap_rows + lane * longest * length;
+          const int own = lane < used ? lane : used - 1;
+          samples[lane] = in_rows + own * longest;
+          from[lane] = tap_rows + own * longest * length;
           if (lane >= used) continue;
-          const RowOfTaps<Coefficient> b(f_.b, f_.period, f_.batch, row[lane]), a(f_.a, f_.period, f_.batch, row[lane]);
-          drive.read(b, f_.x.row(f_.batch, row[lane]), f_.x.step, f_.zx ? f_.zx.row(f_.batch, row[lane]) : nullptr,
-                     f_.zx.step, t, count, in_rows + lane * longest);
-          a.read(t, count, tap_rows + lane * longest * length, length);
+          drive.read(b[lane], x[lane], f_.x.step, zx[lane], f_.zx.step, t, count, in_rows + lane * longest);
+          a[lane].read(t, count, tap_rows + lane * longest * length, length);
         }
-        for (int lane = used; lane < lanes; ++lane) x[lane] = x[used - 1], from[lane] = from[used - 1];
-        load_tile(in, x, 1, count);
+        load_tile(in, samples, 1, count);
         load_tile(taps, from, 1, count * length);
       }
       if (divided) {
@@ -352,7 +368,8 @@ class Forward {
       if (in_registers) {
         with_lanes(order_, divided, [&](auto order, auto divide) {
           const LaneTile<order.value, false, divide.value, T> lane_tile{in, taps, inverse, count};
-          lane_tile.run(states, [&](auto produce) { store_rows(y, used, f_.y.step, count, produce); });
+          lane_tile.run(states,
+                        [&](auto produce) { store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, produce); });
         });
       } else {
         recur_in_lanes(in, taps, divided ? inverse : nullptr, count, order_, outputs);
@@ -564,13 +581,13 @@ class Backward {
 
   // What one row reads and where its gradients go.
   struct Row {
-    const Sample *gy, *x, *y;
+    const Sample *gy = nullptr, *x = nullptr, *y = nullptr;
     RowOfTaps<Coefficient> b, a;
-    const State *zx, *zi;
-    Sample* gx;
-    State* gx_sums;
+    const State *zx = nullptr, *zi = nullptr;
+    Sample* gx = nullptr;
+    State* gx_sums = nullptr;
     TapsGradient<Coefficient, State> gb, ga;
-    std::int64_t number;
+    std::int64_t number = 0;
   };
 
   struct Group {
@@ -858,11 +875,11 @@ class Backward {
     double *v = scratch.take<double>(tile), *owed = scratch.take<double>(m);
     for (std::size_t j = 0; j < m; ++j) owed[j] = 0;
 
-    std::int64_t number[lanes];
+    Row row[lanes];
     double z[lane_order];
     for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one, and nothing is made of them
-      number[lane] = first + (lane < used ? lane : used - 1);
-      read_state(f_.gzf, f_.batch, number[lane], order_, z);
+      row[lane] = row_of(group, first + (lane < used ? lane : used - 1));
+      read_state(f_.gzf, f_.batch, row[lane].number, order_, z);
       for (int k = 0; k < order_; ++k) pending[k * lanes + lane] = z[k];
     }
     double* to[lanes];
@@ -873,22 +890,21 @@ class Backward {
       const std::int64_t t = end - count;
       if (f_.gy) {
         const Sample* rows[lanes];
-        for (int lane = 0; lane < lanes; ++lane) rows[lane] = f_.gy.row(f_.batch, number[lane]) + t * f_.gy.step;
-        load_tile<true>(g, rows, f_.gy.step, count);
+        for (int lane = 0; lane < lanes; ++lane) rows[lane] = row[lane].gy + t * f_.gy.step;
+        load_tile<true, -ahead_in_rows>(g, rows, f_.gy.step, count);
       } else {
         std::memset(static_cast<void*>(g), 0, sizeof(T) * count * lanes);
       }
       if constexpr (in_place) {
         const Coefficient* rows[lanes];
-        for (int lane = 0; lane < lanes; ++lane) rows[lane] = f_.a.row(f_.batch, number[lane]) + t * f_.a.down;
-        load_tile<true>(taps, rows, 1, count * length);
+        for (int lane = 0; lane < lanes; ++lane) rows[lane] = row[lane].a.data + t * length;
+        load_tile<true, -2 * ahead_in_rows>(taps, rows, 1, count * length);
       } else {
         const double* rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) {
           rows[lane] = tap_rows + (lane < used ? lane : used - 1) * longest * length;
           if (lane >= used) continue;
-          const RowOfTaps<Coefficient> a(f_.a, f_.period, f_.batch, number[lane]);
-          a.read(t, count, tap_rows + lane * longest * length, length);
+          row[lane].a.read(t, count, tap_rows + lane * longest * length, length);
         }
         load_tile<true>(taps, rows, 1, count * length);
       }
@@ -904,14 +920,20 @@ class Backward {
         store_rows(to, used, 1, count, [&](int i) { return load_pair(pending + i * lanes); });
         std::memmove(pending, pending + count * lanes, sizeof(double) * n);
       }
-      for (int lane = 0; lane < used; ++lane)
-        spending.spend(row_of(group, number[lane]), t, count, v + lane * longest, owed + lane * lag_);
+      for (int lane = 0; lane < used; ++lane) {
+        if (t >= longest) {  // these are more streams than the machine follows by itself
+          if (f_.y.step == 1) fetch<false>(row[lane].y + t - longest, longest);
+          if (row[lane].gx != nullptr) fetch<true>(row[lane].gx + t - longest, longest);
+          if (row[lane].ga.rows != nullptr) fetch<true>(row[lane].ga.rows + (t - longest) * length, longest * length);
+        }
+        spending.spend(row[lane], t, count, v + lane * longest, owed + lane * lag_);
+      }
       end = t;
     }
     sound(nonzero);
     for (int lane = 0; lane < used; ++lane) {
       for (int k = 0; k < order_; ++k) z[k] = pending[k * lanes + lane];
-      finish(number[lane], z, owed + lane * lag_);
+      finish(row[lane].number, z, owed + lane * lag_);
     }
     return true;
   }

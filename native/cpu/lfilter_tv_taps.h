@@ -35,6 +35,7 @@ struct RowOfTaps {
   std::int64_t step = 1, down = 0, frames = 1, period = 1;
   int length = 0, first = 0;
 
+  RowOfTaps() = default;
   RowOfTaps(const Taps<const Coefficient>& taps, std::int64_t samples_per_frame, const Batch& batch, std::int64_t row)
       : data(taps ? taps.row(batch, row) : nullptr),
         step(taps.step),
