@@ -6,6 +6,8 @@ error of scipy's. Both at poles where cheaper arithmetic fails.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import reference
@@ -16,6 +18,7 @@ from reference import Array
 import torch_iir
 
 lfilter = torch.ops.torch_iir.lfilter.default
+lfilter_tv = torch.ops.torch_iir.lfilter_tv.default
 
 pytestmark = pytest.mark.skipif(np.finfo(np.longdouble).eps >= np.finfo(float).eps, reason="no long double here")
 
@@ -143,3 +146,69 @@ def test_gradients_of_float32(name: str, algorithm: str) -> None:
         error = float(np.sqrt(((gradient.numpy() - target) ** 2).sum() / (target**2).sum()))
         print(f"\ngradient {name:16} {algorithm:10} {error:.1e}", end="")
         assert error <= 1e-7
+
+
+# Resonators whose frequency goes up and down by three octaves, given for every sample or for every 64th.
+SWEEPS = {"sweep": 1, "sweep by frames": 64}
+
+
+def over_time(name: str) -> tuple[Array, Array, int]:
+    """b and a, (filters, frames, K) with one frame where they stay the same, and the period of the frames."""
+    if name in FILTERS:
+        b, a = FILTERS[name]
+        return b[:, None], a[:, None], 1
+    period = SWEEPS[name]
+    angle = np.geomspace(0.01, 1, 8)[:, None] * 2 ** (1.5 * np.sin(np.arange(0, SAMPLES, period) / 300))
+    a = np.stack([np.ones_like(angle), -2 * 0.9999 * np.cos(angle), np.full_like(angle, 0.9999**2)], -1)
+    return np.ones((len(a), 1, 1)), a, period
+
+
+@cache
+def exact_over_time(name: str, signal: type, coefficients: type, computed: type = np.longdouble) -> Array:
+    """What the difference equation gives in long double, or computed plainly in another precision."""
+    b, a, period = over_time(name)
+    x, b, a = noise().astype(signal), b.astype(coefficients), a.astype(coefficients)
+    y, _ = reference.lfilter_tv(*(v.astype(computed) for v in (x, b, a)), None, None, 0, 0, period)
+    return y
+
+
+def ours_over_time(x: Array, b: Array, a: Array, period: int, algorithm: str, rows: int) -> Array:
+    """As ours. What stays the same is expanded over time, but for a filter by frames."""
+    x, b, a = (torch.from_numpy(v) for v in (x, b, a))
+    b, a = (c.expand(-1, SAMPLES, -1) if period == 1 else c for c in (b, a))
+    with torch_iir.algorithm(algorithm):
+        if rows == 1:
+            each = [lfilter_tv(x, bi, ai, None, None, 0, 0, period)[0].numpy() for bi, ai in zip(b, a, strict=True)]
+            return np.stack(each)
+        return lfilter_tv(x.expand(rows, 1, -1), b, a, None, None, 0, 0, period)[0][-1].numpy()
+
+
+@pytest.mark.parametrize("name", [*FILTERS, *SWEEPS])
+def test_float32_over_time(name: str, algorithm: str) -> None:
+    b, a, period = over_time(name)
+    x = noise().astype(np.float32)
+    for kind in (np.float64, np.float32):
+        b, a = b.astype(kind), a.astype(kind)
+        if kind is np.float32 and name.startswith("20 Hz") and np.abs(np.roots(a[0, 0])).max() >= 1:
+            continue  # rounding has made it unstable
+        exact = exact_over_time(name, np.float32, kind)
+        for rows in (1, 16):
+            error = relative_rms(ours_over_time(x, b, a, period, algorithm, rows), exact)
+            print(f"\nfloat32 over time  {name:16} {algorithm:10} rows {rows:2}  {error:.1e}", end="")
+            assert error <= 1e-7
+
+
+@pytest.mark.parametrize("name", [*FILTERS, *SWEEPS])
+def test_float64_over_time(name: str, algorithm: str) -> None:
+    """Where scipy has no such filter, the direct form is held to the same recursion in NumPy."""
+    b, a, period = over_time(name)
+    exact = exact_over_time(name, np.float64, np.float64)
+    if name in FILTERS:
+        peer = np.stack([scipy.signal.lfilter(bi, ai, noise()) for bi, ai in zip(*FILTERS[name], strict=True)])
+    else:
+        peer = exact_over_time(name, np.float64, np.float64, np.float64)
+    peers = relative_rms(peer, exact)
+    for rows in (1, 16):
+        error = relative_rms(ours_over_time(noise(), b, a, period, algorithm, rows), exact)
+        print(f"\nfloat64 over time  {name:16} {algorithm:10} rows {rows:2}  {error:.1e}  peer {peers:.1e}", end="")
+        assert error <= (2 * peers if algorithm == "direct" else 1e-10)

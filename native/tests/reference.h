@@ -270,6 +270,182 @@ std::vector<E> denominator(int degree, long double a0) {
   return a;
 }
 
+// -------------------------------------------------------------------------------- reference of what changes over time
+
+// Coefficients by frame, those of the lags from `first` on.
+template <class E>
+struct TapsTV {
+  std::vector<std::vector<E>> frames;
+  int length = 0, first = 0;
+  E otherwise = 1;  // lag 0, if it is not among them: 1 of a, and where there is no b
+};
+
+// A row of the recurrence whose coefficients change.
+template <class E>
+struct FilterTV {
+  std::size_t period = 1;
+  TapsTV<E> b, a;
+  std::vector<E> x, zx, zi;
+};
+
+template <class E>
+struct ReferenceTV {
+  Bounded<E> y, zf, gx, gb, ga, gzx, gzi;  // gb and ga: frame after frame
+};
+
+// Sample t lies between two frames, or on one.
+struct Instant {
+  std::size_t frame, next;
+  long double weight;  // of the next
+
+  Instant(std::size_t t, std::size_t frames, std::size_t period)
+      : frame(std::min(t / period, frames - 1)),
+        next(std::min(frame + 1, frames - 1)),
+        weight(static_cast<long double>(t % period) / static_cast<long double>(period)) {}
+};
+
+// The coefficients of all lags from 0 on, sample after sample.
+template <class E>
+struct LagsTV {
+  std::size_t order = 0, samples = 0;
+  std::vector<E> values;
+  long double sum = 0;  // the most that the magnitudes of a frame's coefficients sum to
+
+  const E* at(std::size_t t) const { return values.data() + t * (order + 1); }
+
+  LagsTV(const TapsTV<E>& taps, std::size_t count, std::size_t period) : samples(count) {
+    const auto length = static_cast<std::size_t>(taps.length), first = static_cast<std::size_t>(taps.first);
+    if (length > 0) order = first + length - 1;
+    values.resize((order + 1) * samples);
+    for (std::size_t t = 0; t < samples; ++t) {
+      E* out = &values[t * (order + 1)];
+      out[0] = taps.otherwise;
+      const Instant i(t, taps.frames.size(), period);
+      for (std::size_t j = 0; j < length; ++j)
+        out[first + j] = (1 - i.weight) * taps.frames[i.frame][j] + i.weight * taps.frames[i.next][j];
+    }
+    const long double rest = first > 0 || length == 0 ? std::abs(taps.otherwise) : 0;
+    for (const std::vector<E>& frame : taps.frames) sum = std::max(sum, rest + sum_of_magnitudes(frame));
+    if (taps.frames.empty()) sum = rest;
+  }
+};
+
+// What came before the signal, the newest first, and the signal.
+template <class E>
+std::vector<E> continued(const std::vector<E>& past, const std::vector<E>& signal) {
+  std::vector<E> result(past.rbegin(), past.rend());
+  result.insert(result.end(), signal.begin(), signal.end());
+  return result;
+}
+
+// y = drive / A, with its past before it.
+template <class E>
+std::vector<E> all_pole(const LagsTV<E>& a, const std::vector<E>& drive, const std::vector<E>& zi) {
+  std::vector<E> y = continued(zi, drive);
+  for (std::size_t t = 0; t < a.samples; ++t) {
+    E* now = &y[a.order + t];
+    const E* taps = a.at(t);
+    for (std::size_t k = 1; k <= a.order; ++k) *now -= taps[k] * now[-static_cast<std::ptrdiff_t>(k)];
+    *now /= taps[0];
+  }
+  return y;
+}
+
+// v: Aᴴ v = g, where g also has the times before the first sample; there, g − Aᴴ v is left.
+template <class E>
+std::vector<E> all_pole_adjoint(const LagsTV<E>& a, std::vector<E>& g) {
+  std::vector<E> v(a.samples);
+  for (std::size_t t = a.samples; t-- > 0;) {
+    E* now = &g[a.order + t];
+    const E* taps = a.at(t);
+    v[t] = *now / conj(taps[0]);
+    if (v[t] == E(0)) continue;
+    for (std::size_t k = 1; k <= a.order; ++k) now[-static_cast<std::ptrdiff_t>(k)] -= conj(taps[k]) * v[t];
+  }
+  return v;
+}
+
+// How much 1/A, or its adjoint, lets errors grow: the absolute sum of its responses, at some of the samples. Between
+// them it may be more.
+template <class E>
+long double all_pole_gain(const LagsTV<E>& a, bool adjoint) {
+  long double result = 0;
+  for (std::size_t quarter = 1; quarter <= 4; ++quarter) {
+    if (a.samples * quarter < 4) continue;
+    const std::size_t t = a.samples * quarter / 4 - 1;
+    std::vector<E> impulse(adjoint ? a.samples : a.order + a.samples);
+    impulse[adjoint ? a.samples - 1 - t : a.order + t] = 1;
+    result = std::max(result, sum_of_magnitudes(adjoint ? all_pole(a, impulse, std::vector<E>(a.order))
+                                                        : all_pole_adjoint(a, impulse)));
+  }
+  return 4 * result;
+}
+
+// y and zf. Each sample rounds its sum of products once per term, and 1/A carries the rounding on.
+template <class E>
+void filter(const FilterTV<E>& f, ReferenceTV<E>& out) {
+  const std::size_t samples = f.x.size();
+  const LagsTV<E> b(f.b, samples, f.period), a(f.a, samples, f.period);
+  const std::vector<E> x = continued(f.zx, f.x);
+  std::vector<E> drive(samples);
+  for (std::size_t t = 0; t < samples; ++t)
+    for (std::size_t k = 0; k <= b.order; ++k) drive[t] += b.at(t)[k] * x[b.order + t - k];
+  const std::vector<E> y = all_pole(a, drive, f.zi);
+  out.y.value.assign(y.begin() + static_cast<std::ptrdiff_t>(a.order), y.end());
+  out.zf.value.assign(y.rbegin(), y.rbegin() + static_cast<std::ptrdiff_t>(a.order));
+  const long double term = b.sum * largest(x) + a.sum * largest(y);
+  const long double rounding =
+      std::numeric_limits<double>::epsilon() * static_cast<long double>(b.order + a.order + 4) * term;
+  out.y.error = out.zf.error = all_pole_gain(a, false) * rounding;
+}
+
+// The gradients, given y as it was stored.
+template <class E>
+void filter_backward(const FilterTV<E>& f, const std::vector<E>& y_stored, const std::vector<E>& gy,
+                     const std::vector<E>& gzf, ReferenceTV<E>& out) {
+  const std::size_t samples = f.x.size();
+  const LagsTV<E> b(f.b, samples, f.period), a(f.a, samples, f.period);
+  const std::vector<E> x = continued(f.zx, f.x), y = continued(f.zi, y_stored);
+  std::vector<E> g = continued(std::vector<E>(a.order), gy);
+  for (std::size_t j = 0; j < a.order; ++j) g[g.size() - 1 - j] += gzf[j];
+  const std::vector<E> v = all_pole_adjoint(a, g);
+
+  std::vector<E> gx(x.size());
+  for (std::size_t t = 0; t < samples; ++t)
+    for (std::size_t k = 0; k <= b.order; ++k) gx[b.order + t - k] += conj(b.at(t)[k]) * v[t];
+  out.gx.value.assign(gx.begin() + static_cast<std::ptrdiff_t>(b.order), gx.end());
+  out.gzx.value.assign(gx.rend() - static_cast<std::ptrdiff_t>(b.order), gx.rend());
+  out.gzi.value.assign(g.rend() - static_cast<std::ptrdiff_t>(a.order), g.rend());
+
+  const long double epsilon = std::numeric_limits<double>::epsilon();
+  const long double rounding =
+      epsilon * static_cast<long double>(a.order + 4) * (largest(gy) + largest(gzf) + a.sum * largest(v));
+  const long double v_error = all_pole_gain(a, true) * rounding;
+  const auto spread = [&](const LagsTV<E>& by) {
+    return by.sum * (v_error + static_cast<long double>(by.order + 2) * epsilon * largest(v));
+  };
+  out.gx.error = out.gzx.error = spread(b);
+  out.gzi.error = spread(a) + epsilon * largest(gzf);
+
+  // By frame: the sum of what its samples give it.
+  const auto correlate = [&](const TapsTV<E>& taps, const std::vector<E>& with, E sign, Bounded<E>& to) {
+    const auto length = static_cast<std::size_t>(taps.length), first = static_cast<std::size_t>(taps.first);
+    to.value.assign(taps.frames.size() * length, E(0));
+    for (std::size_t t = 0; t < samples && length > 0; ++t) {
+      const Instant i(t, taps.frames.size(), f.period);
+      for (std::size_t j = 0; j < length; ++j) {
+        const E product = sign * v[t] * conj(with[with.size() - samples + t - first - j]);
+        to.value[i.frame * length + j] += (1 - i.weight) * product;
+        to.value[i.next * length + j] += i.weight * product;
+      }
+    }
+    const std::size_t reach = taps.frames.size() == 1 ? samples : std::min(samples, 2 * f.period);
+    to.error = static_cast<long double>(reach) * largest(with) * (v_error + 32 * epsilon * largest(v));
+  };
+  correlate(f.b, x, E(1), out.gb);
+  correlate(f.a, y, E(-1), out.ga);
+}
+
 // ------------------------------------------------------------------------------------------------------------- memory
 
 // The rows of a test: two dimensions of a batch, in either of which an operand may be the same.
@@ -284,8 +460,8 @@ struct Shared {
 };
 constexpr Shared by_all{true, true};
 
-// How an operand lies in memory.
-enum class Layout { contiguous, strided, backwards };
+// How an operand lies in memory; transposed: that its parts are neighbours.
+enum class Layout { contiguous, strided, backwards, transposed };
 
 // For each row of the grid, `parts` times `length` values of T in one layout, with a margin of untouchable values
 // around and between.
@@ -295,8 +471,10 @@ class Block {
   Block(Grid grid, std::int64_t length, Layout layout, Shared shared = {}, std::int64_t parts = 1)
       : grid_(grid), shared_(shared), parts_(parts), length_(length) {
     const std::int64_t direction = layout == Layout::backwards ? -1 : 1;
-    const std::int64_t step = layout == Layout::strided ? 3 : 1;
-    const std::int64_t part = step * std::max<std::int64_t>(length, 1) + margin, row = part * parts + margin;
+    const bool transposed = layout == Layout::transposed;
+    const std::int64_t step = layout == Layout::strided ? 3 : transposed ? std::max<std::int64_t>(parts, 1) : 1;
+    const std::int64_t all = step * std::max<std::int64_t>(length, 1), part = transposed ? 1 : all + margin;
+    const std::int64_t row = (transposed ? all : part * parts) + margin;
     memory_.resize(static_cast<std::size_t>(row * std::max(grid.rows(), 1) + 2 * margin));
     std::memset(static_cast<void*>(memory_.data()), untouched, memory_.size() * sizeof(T));
     before_ = memory_;
