@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch.testing import assert_close
 
 import torch_iir.demo
 from torch_iir.demo.__main__ import main
-from torch_iir.signal import lfilter, sosfilt
+from torch_iir.functional import all_pole_digital_filter
+from torch_iir.nn._stable import LIMIT, denominator, unfolded
+from torch_iir.signal import freqz, lfilter, sosfilt
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("matplotlib")
@@ -26,10 +29,12 @@ pytest.importorskip("tqdm")
 from torch_iir.demo import (  # noqa: E402  (they need what was looked for above)
     bank,
     eq,
+    lpc,
     match,
     measures,
     mel,
     peers,
+    plots,
     signals,
     sound,
     timing,
@@ -144,6 +149,46 @@ def test_mel_at_any_rate(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main(["mel", str(tmp_path / "noise.wav"), "--out", str(tmp_path / "out")]) == 0
 
 
+def test_lpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(lpc, "STEPS", 6)
+    monkeypatch.setattr(lpc, "find_spec", lambda name: None)
+    soundfile.write(tmp_path / "voice.wav", signals.voice(0.75, 8000).numpy(), 8000)
+    assert main(["lpc", str(tmp_path / "voice.wav"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "120 frames of 40 samples, order 10" in printed
+    assert "0 graph breaks" in printed
+    assert "extrapolated" in printed
+    assert "torchlpc" not in printed
+    assert "Not converged" in printed  # nor can it be, in 2 rounds of 6 steps
+    wavs = dict.fromkeys(("original", "before", "after"), 4800)
+    check_written(tmp_path / "out", wavs, {"spectra.png", "loss.png"}, 8000)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(44_100, 0.3), (11_400, 0.4), (500, 10.0)])
+def test_lpc_at_any_rate(
+    rate: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(sound, "LONGEST", 10.0)
+    monkeypatch.setattr(lpc, "STEPS", 2)
+    monkeypatch.setattr(lpc, "compile_whole", lambda *arguments: "not compiled here")
+    monkeypatch.setattr(lpc, "find_spec", lambda name: True)
+    monkeypatch.setattr(lpc, "all_pole_torchlpc", all_pole_digital_filter)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((round(seconds * rate), 2))
+    soundfile.write(tmp_path / "noise.wav", noise, rate)
+    assert main(["lpc", str(tmp_path / "noise.wav"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert ("resampled from 44100 Hz: 0.3 s at 16000 Hz" in printed) == (rate == 44_100)
+    assert "torchlpc" in printed
+
+
+def test_lpc_of_too_short_a_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(5000), 48_000)
+    assert main(["lpc", str(tmp_path / "noise.wav"), "--out", str(tmp_path / "out")]) == 2
+    assert "at least 0.2 s are needed, it has 0.104 s" in capsys.readouterr().err
+
+
 def test_equaliser_is_found() -> None:
     """Where there is sound everywhere."""
     rate = 16000
@@ -225,6 +270,16 @@ def test_loop_takes_batches_and_cascades() -> None:
     assert_close(peers.sosfilt_loop(sos, x), sosfilt(sos, x))
 
 
+@pytest.mark.parametrize("peer", [peers.all_pole_loop, peers.all_pole_torchlpc])
+def test_all_pole_peers_compute_the_same(peer: lpc.Synthesis) -> None:
+    if peer is peers.all_pole_torchlpc:
+        pytest.importorskip("torchlpc")
+    x = torch.randn(20, dtype=torch.float64, requires_grad=True)
+    a = (0.2 * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    assert_close(peer(x, a, 5), all_pole_digital_filter(x, a, 5))
+    assert torch.autograd.gradcheck(lambda x, a: peer(x, a, 5), (x, a))
+
+
 def test_inverse_mel_by_least_squares() -> None:
     fb, x = torch.rand(9, 4, dtype=torch.float64), torch.rand(9, 3, dtype=torch.float64)
     expected = (torch.linalg.pinv(fb.mT) @ (fb.mT @ x)).relu()
@@ -238,6 +293,98 @@ def test_inverse_mel_by_librosa() -> None:
     pytest.importorskip("librosa")
     fb, x = torch.eye(5), torch.rand(5, 3)
     assert_close(peers.inverse_mel_librosa(fb, x), x)
+
+
+# --- speech by linear prediction
+
+
+def test_levinson_solves_the_normal_equations() -> None:
+    x = torch.randn(3, 64, dtype=torch.float64)
+    correlation = torch.fft.irfft(torch.fft.rfft(x, 128).abs().square())[:, :7]
+    reflection, error = lpc.levinson(correlation)
+    assert reflection.abs().max() < 1
+    for row, k, power in zip(correlation, reflection, error, strict=True):
+        a = scipy.linalg.solve_toeplitz(row[:6].numpy(), -row[1:].numpy())
+        assert_close(float(row[0] + row[1:] @ torch.from_numpy(a)), float(power))
+        found = denominator(LIMIT * unfolded(k.atanh(), -LIMIT, LIMIT), 1.0)
+        assert_close(found[1:], torch.from_numpy(a))
+
+
+def test_analysis_finds_the_filter() -> None:
+    """That of noise through one filter, up to the bandwidth that is added."""
+    a = torch.from_numpy(np.poly([0.9 * np.exp(0.7j), 0.9 * np.exp(-0.7j), 0.8 * np.exp(2j), 0.8 * np.exp(-2j)]).real)
+    x = 3 * lfilter([1.0], a, torch.randn(32_000, generator=torch.Generator().manual_seed(0)))
+    frames = lpc.Speaker(x, 2000, 10).frames().detach()
+    assert frames.shape == (3200, 5)
+    wider = a * math.exp(-math.pi * lpc.BANDWIDTH / 2000) ** torch.arange(5)
+    assert_close(frames.mean(0), torch.cat([torch.tensor([3.0]).double(), wider[1:]]), rtol=0, atol=0.2)
+
+
+def test_residual_gives_the_sound_back() -> None:
+    x = signals.voice(0.5, 16000).float()
+    frames = lpc.Speaker(x, 16000, 80).frames().detach()
+    residual = lpc.inverse_filter(x, frames, 80)
+    assert_close(all_pole_digital_filter(residual, frames, 80), x.double(), rtol=0, atol=1e-10)
+    assert float(residual.square().mean()) == pytest.approx(1, rel=0.5)
+
+
+def test_pitch_and_excitation() -> None:
+    rate = 16000
+    breath = 0.01 * torch.randn(rate, generator=torch.Generator().manual_seed(0))
+    pulses = (torch.arange(rate) % 125 == 0).float() + breath
+    pitch, voiced = lpc.find_pitch(pulses, rate, 80)
+    assert pitch[5:-5] == pytest.approx(128, abs=1)
+    assert voiced[5:-5].min() > 0.99
+    _, voiced = lpc.find_pitch(breath, rate, 80)
+    assert voiced.mean() < 0.05
+    for x in (pulses, breath):
+        excitation = lpc.Excitation(x, rate, 80)(torch.Generator().manual_seed(0))
+        assert float(excitation.square().mean()) == pytest.approx(1, rel=0.05)
+
+
+def test_refinement_of_speech() -> None:
+    x, rate, period = signals.voice(0.5, 8000).float(), 8000, 40
+    excitation = lpc.Excitation(x, rate, period)
+    objective = lpc.Objective(lpc.Speaker(x, rate, period), x, rate)
+    test, noise = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    drive = excitation(test)
+    before = float(objective(drive).detach())
+    step = training.training_step(objective, 60, lpc.LEARNING_RATE)
+    training.train(lambda _: step(excitation(noise)), 60)
+    assert float(objective(drive).detach()) < 0.9 * before
+    a = objective.model.frames().detach()[:, 1:]
+    roots = np.concatenate([np.roots([1, *row]) for row in a.numpy()])
+    assert np.abs(roots).max() <= objective.model.radius + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"),
+    [
+        ((1.0, 0.6, 0.5), "Not converged"),
+        ((1.0, 0.505, 0.5), ""),
+        ((1.0, 0.99, 0.98), "Not refined"),
+        ((1.0, math.nan, math.nan), "Not refined"),
+    ],
+)
+def test_says_whether_it_converged(tested: tuple[float, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lpc.print_convergence(tested)
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert bool(said) == bool(printed)
+
+
+def test_formants_and_envelope() -> None:
+    rate = 8000
+    radius = math.exp(-math.pi * 100 / rate)  # 100 Hz wide
+    poles = [radius * np.exp(2j * np.pi * f / rate) for f in (500, 1500)]
+    a = torch.from_numpy(np.poly([*poles, *np.conj(poles), 0.5, 0.1 + 0.1j, 0.1 - 0.1j]).real)
+    frame = torch.cat([torch.tensor([2.0]).double(), a[1:]])
+    index, hertz = plots.formants(torch.stack([frame, frame]), rate)
+    assert index.tolist() == [0, 0, 1, 1]
+    assert sorted(hertz[:2]) == pytest.approx([500, 1500])
+    w, response = freqz([2.0], a, 9, include_nyquist=True)
+    assert len(w) == 9
+    assert plots.envelope_db(frame, 8) == pytest.approx(20 * response.abs().log10().numpy())
 
 
 # --- how good an inversion is
@@ -376,4 +523,4 @@ def test_two_files(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["one.wav", "two.wav"])
     assert exit.value.code == 2
-    assert "at most one demo (match, eq, bank, mel) and one file, got one.wav two.wav" in capsys.readouterr().err
+    assert "at most one demo (match, eq, bank, mel, lpc) and one file, got one.wav two.wav" in capsys.readouterr().err

@@ -15,6 +15,7 @@ DEMOS = {
     "eq": "a compiled equaliser learns the settings of another from a recording",
     "bank": "a bank of 128 learnable filters and a classifier learn to tell notes deep in noise",
     "mel": "mel spectra back to sound: time, error, spectrograms and sounds of four ways",
+    "lpc": "speech by linear prediction, refined through the compiled synthesis",
 }  # the first is the main one
 EXTRA = {"matplotlib", "scipy", "soundfile", "tqdm"}  # what torch_iir[demo] installs
 

@@ -1,6 +1,7 @@
 """What one writes without torch_iir, for comparison.
 
-Those of lfilter take (b, a, x) of one filter and one signal, those of InverseMelScale its filterbank and mel spectra.
+Those of lfilter take (b, a, x) of one filter and one signal, those of all_pole_digital_filter its arguments (x, a,
+frame_period) for one signal, those of InverseMelScale its filterbank and mel spectra.
 """
 
 from __future__ import annotations
@@ -61,6 +62,31 @@ def sosfilt_loop(sos: Tensor, x: Tensor) -> Tensor:
     for section in sos.unbind(-2):
         x = lfilter_loop(section[..., :3], section[..., 3:], x)
     return x
+
+
+def interpolated(a: Tensor, frame_period: int) -> Tensor:
+    """(..., frames, K) to (..., frames · frame_period, K), linearly from frame to frame; the last one is held."""
+    following = torch.cat([a[..., 1:, :], a[..., -1:, :]], -2)
+    weight = torch.arange(frame_period, dtype=a.dtype) / frame_period
+    return torch.lerp(a[..., None, :], following[..., None, :], weight[:, None]).flatten(-3, -2)
+
+
+def all_pole_loop(x: Tensor, a: Tensor, frame_period: int) -> Tensor:
+    """Sample by sample in torch operators, with coefficients that are interpolated before."""
+    a = interpolated(a, frame_period).to(x.dtype)
+    past = x.new_zeros(a.shape[-1] - 1)  # the newest first
+    y: list[Tensor] = []
+    for drive, coefficients in zip((a[:, 0] * x).unbind(), a[:, 1:].unbind(), strict=True):
+        y.append(drive - coefficients @ past)
+        past = torch.cat([y[-1][None], past[:-1]])
+    return torch.stack(y)
+
+
+def all_pole_torchlpc(x: Tensor, a: Tensor, frame_period: int) -> Tensor:
+    """torchlpc's filter, with coefficients that are interpolated before."""
+    a = interpolated(a, frame_period).to(x.dtype)
+    y: Tensor = import_module("torchlpc").sample_wise_lpc((a[:, 0] * x)[None], a[None, :, 1:])[0]
+    return y
 
 
 def inverse_mel_lstsq(fb: Tensor, mel: Tensor) -> Tensor:

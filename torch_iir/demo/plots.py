@@ -140,12 +140,14 @@ def magnitude(axes: Axes, frequency: Tensor, decibels: Mapping[str, Tensor]) -> 
     legend_above(axes)
 
 
-def loss(file: Path, losses: Sequence[float]) -> Path:
+def loss(file: Path, losses: Sequence[float], what: str = "error of spectrum and waveform") -> Path:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4), layout="constrained")
         axes = figure.subplots()
-        axes.semilogy(range(1, len(losses) + 1), losses, color=COLOURS["after"])
-        axes.set(title="Loss", xlabel="training step", ylabel="error of spectrum and waveform", xlim=(1, len(losses)))
+        axes.plot(range(1, len(losses) + 1), losses, color=COLOURS["after"])
+        axes.set(title="Loss", xlabel="training step", ylabel=what, xlim=(1, len(losses)))
+        if max(losses) > 10 * min(losses):
+            axes.set_yscale("log")
         return save(figure, file)
 
 
@@ -231,6 +233,78 @@ def spectrograms(file: Path, powers: Mapping[str, Tensor], sample_rate: int, hop
         hertz(axes.xaxis)
         legend_above(axes, len(powers))
         return save(figure, file)
+
+
+FORMANT = 400.0  # Hz: a pole with a wider band is none
+
+
+def speech(
+    file: Path, powers: Mapping[str, Tensor], coefficients: Mapping[str, Tensor], sample_rate: int, period: int
+) -> Path:
+    """Power spectra from the middle of a sound, with the formants of what was synthesised; below, a frame closely.
+
+    Args:
+        powers: of "original", "before" and "after", (frequencies, frames).
+        coefficients: gains and coefficients, (frames, M + 1), of "before" and "after".
+        period: samples from frame to frame, in all of them.
+    """
+    true = powers["original"]
+    frames = next(iter(coefficients.values())).shape[0]
+    shown = min(frames, round(EXCERPT * sample_rate / period))
+    first = (frames - shown) // 2
+    decibels = {name: levels(power[:, first : first + shown], true.max()) for name, power in powers.items()}
+    kilohertz = np.linspace(0, sample_rate / 2000, len(true))
+    seconds = (first + np.arange(shown)) * period / sample_rate
+    closely = int(true[:, first : first + shown].sum(0).argmax())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(16, 9), layout="constrained")
+        grid = figure.add_gridspec(2, len(powers), height_ratios=[1.2, 1])
+        panels: list[Axes] = []
+        for column, (name, picture) in enumerate(decibels.items()):
+            axes = figure.add_subplot(grid[0, column], sharey=panels[0] if panels else None)
+            mesh = axes.pcolormesh(seconds, kilohertz, picture, vmin=-DYNAMIC_RANGE, vmax=0, cmap="magma")
+            axes.axvline(seconds[closely], color="white", linestyle=":")
+            axes.set(title=name, xlabel="time in s")
+            axes.tick_params("y", labelleft=not panels)
+            axes.grid(False)
+            panels.append(axes)
+            if name in coefficients:
+                frame, formant = formants(coefficients[name][first : first + shown], sample_rate)
+                audible = (picture.amax(0) > -50)[frame]
+                axes.plot(seconds[frame[audible]], formant[audible] / 1000, ".", color="#56b4e9", markersize=2.5)
+                axes.set(title=f"{name} (dots: poles narrower than {FORMANT:g} Hz)")
+        panels[0].set(ylabel="frequency in kHz", ylim=(0, sample_rate / 2000))
+        figure.colorbar(mesh, ax=panels, label="level in dB", pad=0.01)
+
+        axes = figure.add_subplot(grid[1, :])
+        window = torch.hann_window(2 * len(true) - 2)
+        of_white = 10 * math.log10(float(window.square().sum() / true.max()))  # the level of an excitation of power 1
+        axes.plot(kilohertz, decibels["original"][:, closely], label="original", **LINES["target"] | {"linewidth": 2})
+        for name, a in coefficients.items():
+            envelope = envelope_db(a[first + closely], 8 * len(true)) + of_white
+            axes.plot(np.linspace(0, kilohertz[-1], len(envelope)), envelope, label=f"envelope {name}", **LINES[name])
+        axes.set(title="The frame at the dotted lines", xlabel="frequency in kHz", ylabel="level in dB")
+        axes.set(xlim=(0, kilohertz[-1]), ylim=(-DYNAMIC_RANGE, 3))
+        legend_above(axes)
+        return save(figure, file)
+
+
+def formants(coefficients: Tensor, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """The poles with narrow bands: of which frame, and at how many Hz."""
+    a = coefficients[:, 1:].double()
+    companion = torch.diag_embed(torch.ones_like(a[:, 1:]), -1)
+    companion[:, 0] = -a
+    poles = torch.linalg.eigvals(companion)
+    bandwidth = -poles.abs().log() * sample_rate / math.pi
+    frame, index = torch.nonzero((poles.imag > 0) & (bandwidth < FORMANT), as_tuple=True)
+    return frame.numpy(), (poles[frame, index].angle() * sample_rate / (2 * math.pi)).numpy()
+
+
+def envelope_db(coefficients: Tensor, points: int) -> np.ndarray:
+    """The response of a gain and an all-pole filter, from 0 Hz to half the sample rate."""
+    a = torch.cat([torch.ones(1, dtype=coefficients.dtype), coefficients[1:]])
+    spectrum = torch.fft.rfft(a, 2 * points).abs()
+    return np.asarray(20 * (coefficients[0] / spectrum).log10())
 
 
 def legend_above(axes: Axes, columns: int = 4) -> None:

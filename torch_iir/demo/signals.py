@@ -113,8 +113,7 @@ def speech(seconds: float, sample_rate: int) -> tuple[Tensor, str]:
         pieces, rate = zip(*(espeak(*settings) for settings in VOICES), strict=True)
     except (OSError, subprocess.CalledProcessError, wave.Error):
         return voice(seconds, sample_rate), "a synthesised voice"
-    common = math.gcd(rate[0], sample_rate)
-    text = scipy.signal.resample_poly(np.concatenate(pieces), sample_rate // common, rate[0] // common)
+    text = resample(np.concatenate(pieces), rate[0], sample_rate)
     samples = round(seconds * sample_rate)
     return half_scale(torch.from_numpy(np.resize(text, samples))), "espeak-ng"
 
@@ -173,6 +172,11 @@ def resonator(frequency: float, bandwidth: float, sample_rate: int) -> Tensor:
     radius = math.exp(-math.pi * bandwidth / sample_rate)
     a1, a2 = -2 * radius * math.cos(2 * math.pi * min(frequency, 0.45 * sample_rate) / sample_rate), radius**2
     return torch.tensor([1 + a1 + a2, 0, 0, 1, a1, a2], dtype=torch.float64)
+
+
+def resample(sound: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    common = math.gcd(rate, new_rate)
+    return np.asarray(scipy.signal.resample_poly(sound, new_rate // common, rate // common))
 
 
 def half_scale(sound: Tensor) -> Tensor:
