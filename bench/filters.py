@@ -42,6 +42,32 @@ def zeros_and_poles(pairs: int) -> tuple[Array, Array]:
     return roots(0.8, 0.95), poles
 
 
+def moving_filter(order: int, samples: int) -> tuple[Array, Array]:
+    """b (samples, 3) and a (samples, order + 1) of an even order, each row another filter.
+
+    The poles, spread over all angles as above, wander in angle and between the radii 0.95 and 0.99; one turn of that
+    takes thousands of samples, so that what is stable in every row is stable. The zeros wander, too.
+    """
+    generator = np.random.default_rng(SEED)
+    time = np.arange(samples)
+
+    def wandering(low: float, high: float) -> Array:
+        turns = time / generator.uniform(3_000, 9_000) + generator.uniform()
+        return (low + high) / 2 + (high - low) / 2 * np.sin(2 * np.pi * turns)
+
+    def section(low: float, high: float, radii: tuple[float, float]) -> Array:
+        radius, angle = wandering(*radii), wandering(low, high)
+        return np.stack([np.ones(samples), -2 * radius * np.cos(angle), radius**2])
+
+    pairs = order // 2
+    a = np.ones((1, samples))
+    for pair in range(pairs):
+        p = section(np.pi * (pair + 0.25) / pairs, np.pi * (pair + 0.75) / pairs, (0.95, 0.99))
+        a = sum(np.pad(p[k] * a, ((k, 2 - k), (0, 0))) for k in range(3))
+    b = 0.5 * section(np.pi * 0.2, np.pi * 0.8, (0.8, 0.95))
+    return np.ascontiguousarray(b.T), np.ascontiguousarray(a.T)
+
+
 def noise(shape: tuple[int, ...]) -> list[Array]:
     generator = np.random.default_rng(SEED)
     return [generator.standard_normal(shape) for _ in range(INPUTS)]

@@ -101,7 +101,7 @@ def key(record: Record) -> tuple[str, str]:
 
 def machine_line(results: Results) -> str:
     machine = results["machine"]
-    names = ("torch", "numpy", "scipy", "numba", "librosa")
+    names = ("torch", "numpy", "scipy", "numba", "torchlpc", "librosa")
     versions = ", ".join(f"{name} {machine[name]}" for name in names if name in machine)
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {ISAS[machine['isa']]}, one thread unless said otherwise; "

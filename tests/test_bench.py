@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+import torch_iir
+
 sys.path.append(str(Path(__file__).parent.parent))  # bench is not installed; the end, so that torch_iir is what is
 
-from bench import inverse_mel, machine, mel_quality, mel_to_audio, mels, report, runner
+from bench import inverse_mel, lfilter_tv, machine, mel_quality, mel_to_audio, mels, report, runner
 from bench.compare import Expected, WrongOutputError
 from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes, single
 from bench.mels import Spectra
@@ -189,6 +191,20 @@ def test_without_librosa(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mels, "find_spec", lambda name: None)
     figures = [*inverse_mel.figures(quick=True), *mel_to_audio.figures(quick=True)]
     assert [figure.note for figure in figures if len(figure.calls) == 1] == 3 * ["librosa is not installed"]
+
+
+def test_without_torchlpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lfilter_tv, "find_spec", lambda name: None)
+    for figure in lfilter_tv.figures(quick=True):
+        assert (len(figure.calls), figure.target.kind, figure.note) == (1, "µs", "torchlpc is not installed")
+
+
+def test_against_torchlpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what takes its place here."""
+    monkeypatch.setattr(lfilter_tv, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "torchlpc", torch_iir.functional)
+    for record in runner.run(QUESTIONS["lfilter_tv"], quick=True):
+        assert (record["kind"], record["against"]) == ("speedup", "torchlpc")
 
 
 # --- the questions
