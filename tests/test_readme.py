@@ -30,6 +30,10 @@ def test_code_runs() -> None:
     torch.testing.assert_close(scope["inverse"].fb.mT @ scope["guess"], scope["mel"], rtol=1e-4, atol=1e-4)
     assert scope["sound"].shape == (8, 125 * 128)
     assert scope["X"].min() >= 0
+    torch.testing.assert_close(scope["same"], scope["rising"])
+    whole = slice(0, -80)  # after the last frame the filter stays
+    torch.testing.assert_close(scope["spoken"][:, whole], scope["rising"][:, whole], rtol=0, atol=0.02)
+    torch.testing.assert_close(scope["smoothed"], scope["lfilter"]([0.01], [1, -0.99], scope["x"]))
 
 
 @pytest.mark.parametrize(
