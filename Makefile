@@ -40,9 +40,9 @@ build: $(VENV)/installed
 	cmake --build $(BUILD)
 	cmake --install $(BUILD) --prefix "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
 
-# The package is installed already, so this adds what its extra lists.
+# The package is installed already, so this adds what its extra lists; torchlpc is compiled, against the torch that is here.
 $(VENV)/extra-%: $(VENV)/installed
-	$(pip) 'torch_iir[$*]'
+	$(pip) --no-build-isolation 'torch_iir[$*]'
 	touch $@
 
 # --- tests

@@ -76,6 +76,28 @@ def test_table_of_algorithms_of_sosfilt(rows: int, samples: int, sections: int, 
     assert torch_iir_native.sosfilt_algorithm(rows, samples, sections) == algorithm
 
 
+@pytest.mark.parametrize(
+    ("rows", "samples", "order", "algorithm"),
+    [
+        (8, 32, 1, "rows"),
+        (8, 31, 1, "direct"),
+        (8, 1000, 6, "rows"),
+        (8, 1000, 7, "blocks"),
+        (12, 32, 16, "rows"),
+        (500, 1000, 17, "blocks"),
+        (7, 256, 2, "segments"),
+        (7, 255, 2, "direct"),
+        (1, 1_000_000, 3, "direct"),
+        (1, 1_000_000, 6, "direct"),
+        (1, 32, 7, "blocks"),
+        (1, 31, 7, "direct"),
+        (64, 1_000_000, 0, "direct"),
+    ],
+)
+def test_table_of_algorithms_of_lfilter_tv(rows: int, samples: int, order: int, algorithm: str) -> None:
+    assert torch_iir_native.lfilter_tv_algorithm(rows, samples, order) == algorithm
+
+
 @pytest.mark.parametrize("rows", [1, 11, 12])
 @pytest.mark.parametrize("samples", [31, 32, 95, 96, 255, 256])
 def test_a_single_section_runs_as_lfilter(rows: int, samples: int) -> None:

@@ -24,10 +24,11 @@ Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int section
 }
 
 Algorithm lfilter_tv_algorithm(std::int64_t rows, std::int64_t samples, int order, bool complex) noexcept {
+  constexpr int most_in_segments = 2, most_in_lanes = 16, most_in_registers = 6;
   if (complex || order == 0) return Algorithm::direct;
-  if (rows >= 8 && samples >= 16 && order <= 16) return Algorithm::rows;
-  if (order <= 2) return samples >= 256 ? Algorithm::segments : Algorithm::direct;
-  return samples >= 16 ? Algorithm::blocks : Algorithm::direct;
+  if (rows >= (order <= most_in_registers ? 8 : 12) && samples >= 32 && order <= most_in_lanes) return Algorithm::rows;
+  if (order <= most_in_segments && samples >= 256) return Algorithm::segments;
+  return order <= most_in_registers || samples < 32 ? Algorithm::direct : Algorithm::blocks;
 }
 
 }  // namespace torch_iir

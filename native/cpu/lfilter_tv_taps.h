@@ -77,26 +77,23 @@ struct TapsGradient {
   std::int64_t step = 1, down = 0, frames = 1, period = 1;
   int length = 0, first = 0;
 
+  // Values that vectors can be stored to.
+  static constexpr bool plain_double = std::is_same_v<State, double> && std::is_same_v<Coefficient, Tile<Coefficient>>;
+
   explicit operator bool() const { return rows != nullptr || sums != nullptr; }
 
   // Gradient of sample t, lag first + k: v[s] conj(past[s + first + k]), for t = last − s and s < count.
   void put(std::int64_t last, int count, const State* v, const State* past) const {
     past += first;
     int s = 0;
-    if constexpr (std::is_same_v<State, double> && std::is_same_v<Coefficient, Tile<Coefficient>>) {
+    if constexpr (plain_double) {
       if (rows != nullptr && step == 1 && down == length && length <= 2) s = put_vectors(last, count, v, past);
     }
+    if (rows != nullptr) return put_rows(last, s, count, v, past);
     for (; s < count; ++s) {
       const State value = v[s];
       const State* in = past + s;
-      if (rows != nullptr) {
-        Coefficient* to = rows + (last - s) * down;
-        if (step == 1) {
-          for (int k = 0; k < length; ++k) write(to[k], value * conjugate(in[k]));
-        } else {
-          for (int k = 0; k < length; ++k) write(to[k * step], value * conjugate(in[k]));
-        }
-      } else if (frames == 1) {
+      if (frames == 1) {
         add(sums, value, in);
       } else if (period == 1) {
         add(sums + (last - s) * length, value, in);
@@ -109,6 +106,20 @@ struct TapsGradient {
   }
 
  private:
+  void put_rows(std::int64_t last, int begin, int count, const State* v, const State* past) const {
+    const std::int64_t apart = step;  // stores in vectors might change members, for all the compiler knows
+    const int taps = length, in_vectors = plain_double && step == 1 ? length / width * width : 0;
+    for (int s = begin; s < count; ++s) {
+      const State value = v[s];
+      Coefficient* to = rows + (last - s) * down;
+      int k = 0;
+      if constexpr (plain_double) {
+        for (; k < in_vectors; k += width) store_doubles(to + k, value * load_doubles(past + s + k));
+      }
+      for (; k < taps; ++k) write(to[k * apart], value * conjugate(past[s + k]));
+    }
+  }
+
   void add(State* to, State value, const State* in) const {
     for (int k = 0; k < length; ++k) to[k] += value * conjugate(in[k]);
   }

@@ -238,17 +238,20 @@ struct Alternate {
 };
 
 // The sum of each vector, in the lane of its number.
-TORCH_IIR_INLINE Doubles sums_of(Doubles (&v)[width]) {
-  constexpr auto all = std::make_index_sequence<width>{};
-#pragma GCC unroll 4
-  for (int count = width; count > 1; count /= 2) {
+template <int count = width>
+TORCH_IIR_INLINE Doubles sums_of(const Doubles (&v)[count]) {
+  if constexpr (count == 1) {
+    return v[0];
+  } else {
+    constexpr auto all = std::make_index_sequence<width>{};
+    Doubles pairs[count / 2];
 #pragma GCC unroll 4
     for (int i = 0; i < count / 2; ++i) {
       const Doubles p = v[2 * i], q = v[2 * i + 1];
-      v[i] = permute<Alternate<width, false>>(p, q, all) + permute<Alternate<width, true>>(p, q, all);
+      pairs[i] = permute<Alternate<width, false>>(p, q, all) + permute<Alternate<width, true>>(p, q, all);
     }
+    return sums_of<count / 2>(pairs);
   }
-  return v[0];
 }
 
 // A square of n vectors of n elements is transposed in two stages, so that its pieces can be interleaved with
