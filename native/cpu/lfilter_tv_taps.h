@@ -18,15 +18,33 @@ struct Backwards {
   static constexpr int of(int i) { return width - 1 - i; }
 };
 
-// Which two frames a sample lies between, and how near to the second.
-struct Between {
-  std::int64_t frame, next;
-  double weight;
+// Values that vectors of doubles are loaded from and stored to.
+template <class Value, class State>
+inline constexpr bool plain_double = std::is_same_v<State, double> && std::is_same_v<Value, Tile<Value>>;
+
+// Which two frames a sample lies between, and how near to the second; from sample to sample without a division.
+class Between {
+ public:
+  Between(std::int64_t t, std::int64_t period, std::int64_t frames)
+      : frame_(t / period),
+        within_(t % period),
+        period_(period),
+        last_(frames - 1),
+        part_(1 / static_cast<double>(period)) {}
+  std::int64_t frame() const { return frame_; }
+  std::int64_t next() const { return frame_ < last_ ? frame_ + 1 : frame_; }
+  double weight() const { return static_cast<double>(within_) * part_; }
+  void advance() {
+    if (++within_ == period_) within_ = 0, ++frame_;
+  }
+  void go_back() {
+    if (within_-- == 0) within_ = period_ - 1, --frame_;
+  }
+
+ private:
+  std::int64_t frame_, within_, period_, last_;
+  double part_;
 };
-TORCH_IIR_INLINE Between between(std::int64_t t, std::int64_t period, std::int64_t frames) {
-  const std::int64_t frame = t / period;
-  return {frame, frame + 1 < frames ? frame + 1 : frame, static_cast<double>(t % period) / static_cast<double>(period)};
-}
 
 // The coefficients of one row of the batch.
 template <class Coefficient>
@@ -53,12 +71,20 @@ struct RowOfTaps {
   template <class State>
   void read(std::int64_t t, int count, State* to, std::int64_t pitch) const {
     if (interpolated()) {
-      for (int i = 0; i < count; ++i, to += pitch) {
-        const Between at = between(t + i, period, frames);
-        const Coefficient *p = data + at.frame * down, *q = data + at.next * down;
-        for (int k = 0; k < length; ++k) {
+      Between at(t, period, frames);
+      for (int i = 0; i < count; ++i, to += pitch, at.advance()) {
+        const Coefficient *p = data + at.frame() * down, *q = data + at.next() * down;
+        const double weight = at.weight();
+        int k = 0;
+        if constexpr (plain_double<Coefficient, State>) {
+          for (; step == 1 && k + width <= length; k += width) {
+            const Doubles here = load_doubles(p + k);
+            store_doubles(to + k, here + weight * (load_doubles(q + k) - here));
+          }
+        }
+        for (; k < length; ++k) {
           const State here = torch_iir::TORCH_IIR_ISA::read(p[k * step]);
-          to[k] = here + at.weight * (torch_iir::TORCH_IIR_ISA::read(q[k * step]) - here);
+          to[k] = here + weight * (torch_iir::TORCH_IIR_ISA::read(q[k * step]) - here);
         }
       }
     } else if (packed() && pitch == length) {
@@ -77,30 +103,26 @@ struct TapsGradient {
   std::int64_t step = 1, down = 0, frames = 1, period = 1;
   int length = 0, first = 0;
 
-  // Values that vectors can be stored to.
-  static constexpr bool plain_double = std::is_same_v<State, double> && std::is_same_v<Coefficient, Tile<Coefficient>>;
-
   explicit operator bool() const { return rows != nullptr || sums != nullptr; }
 
   // Gradient of sample t, lag first + k: v[s] conj(past[s + first + k]), for t = last − s and s < count.
   void put(std::int64_t last, int count, const State* v, const State* past) const {
     past += first;
     int s = 0;
-    if constexpr (plain_double) {
+    if constexpr (plain_double<Coefficient, State>) {
       if (rows != nullptr && step == 1 && down == length && length <= 2) s = put_vectors(last, count, v, past);
     }
     if (rows != nullptr) return put_rows(last, s, count, v, past);
-    for (; s < count; ++s) {
-      const State value = v[s];
-      const State* in = past + s;
+    Between at(last, period, frames);
+    for (; s < count; ++s, at.go_back()) {
       if (frames == 1) {
-        add(sums, value, in);
+        add(sums, v[s], past + s);
       } else if (period == 1) {
-        add(sums + (last - s) * length, value, in);
+        add(sums + at.frame() * length, v[s], past + s);
       } else {
-        const Between at = between(last - s, period, frames);
-        add(sums + at.frame * length, value * (1 - at.weight), in);
-        add(sums + at.next * length, value * at.weight, in);
+        const double weight = at.weight();
+        add(sums + at.frame() * length, v[s] * (1 - weight), past + s);
+        add(sums + at.next() * length, v[s] * weight, past + s);
       }
     }
   }
@@ -108,12 +130,12 @@ struct TapsGradient {
  private:
   void put_rows(std::int64_t last, int begin, int count, const State* v, const State* past) const {
     const std::int64_t apart = step;  // stores in vectors might change members, for all the compiler knows
-    const int taps = length, in_vectors = plain_double && step == 1 ? length / width * width : 0;
+    const int taps = length, in_vectors = plain_double<Coefficient, State> && step == 1 ? length / width * width : 0;
     for (int s = begin; s < count; ++s) {
       const State value = v[s];
       Coefficient* to = rows + (last - s) * down;
       int k = 0;
-      if constexpr (plain_double) {
+      if constexpr (plain_double<Coefficient, State>) {
         for (; k < in_vectors; k += width) store_doubles(to + k, value * load_doubles(past + s + k));
       }
       for (; k < taps; ++k) write(to[k * apart], value * conjugate(past[s + k]));
@@ -121,7 +143,12 @@ struct TapsGradient {
   }
 
   void add(State* to, State value, const State* in) const {
-    for (int k = 0; k < length; ++k) to[k] += value * conjugate(in[k]);
+    int k = 0;
+    if constexpr (std::is_same_v<State, double>) {
+      for (; k + width <= length; k += width)
+        store_doubles(to + k, load_doubles(to + k) + value * load_doubles(in + k));
+    }
+    for (; k < length; ++k) to[k] += value * conjugate(in[k]);
   }
 
   // One or two coefficients a sample: several samples at once, turned back into the order of time.
@@ -182,6 +209,11 @@ TORCH_IIR_INLINE Doubles dots(const double* rows, int pitch, int length, const d
 // drive[t] = Σ_k rows[t * length + k] x[t − first − k] for t < count; past[s] is x at t = count − 1 − s.
 template <class State>
 void drive_of(const State* rows, int length, int first, const State* past, int count, State* drive) {
+  if (length == 1) {  // a gain
+    const State* x = past + count - 1 + first;
+    for (int i = 0; i < count; ++i) drive[i] = rows[i] * x[-i];
+    return;
+  }
   int t = 0;
   if constexpr (std::is_same_v<State, double>) {
     const int whole = length / width * width;
