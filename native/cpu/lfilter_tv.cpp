@@ -422,7 +422,7 @@ class Forward {
     double *in_rows = scratch.take<double>(f_.b ? tile : 0),
            *tap_rows = scratch.take<double>(in_place ? 0 : tile * length);
 
-    alignas(64) double ends[order * lanes], powers[order * order * lanes], entry[order * lanes];
+    alignas(64) double entry[order * lanes];
     double state[order];
     read_state(f_.zi, f_.batch, row, order, state);
     const RowOfTaps<Coefficient> b(f_.b, f_.period, f_.batch, row);
@@ -452,25 +452,10 @@ class Forward {
         if constexpr (!std::is_same_v<T, float>) load(taps, tap_rows, 1, count * length, count * length, Number<0>{});
       }
       nonzero &= lane_tile.invert();
-      lane_tile.respond(ends, powers);
-      double last[order];
-      for (int k = 0; k < order; ++k) last[k] = state[k];
-      scan_lanes<order>(ends, powers, last, entry);
-      if constexpr (std::is_same_v<Sample, double>) {
-        alignas(64) double reached[order * lanes];
-        std::memcpy(reached, entry, sizeof(reached));
-        lane_tile.run(reached, [&](auto produce) {
-          for (int i = 0; i < count; ++i) produce(i);
-        });
-        correct_lanes<order>(reached, powers, last, entry);
-      }
-      double probe = 0;
-      for (const double value : last) probe += value * 0;
-      if (finite(entry, order * lanes) && probe == 0) {
+      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry)) {
         Sample* rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = y + (t + lane * count) * f_.y.step;
         lane_tile.run(entry, [&](auto produce) { store_rows<false, tile>(rows, lanes, f_.y.step, count, produce); });
-        for (int k = 0; k < order; ++k) state[k] = last[k];
       } else {  // what is not finite reaches no sample before it, and powers may overflow where the signal does not
         nonzero &= chunks.run(row, t, t + lanes * count, state);
       }
@@ -975,7 +960,7 @@ class Backward {
     double* owed = scratch.take<double>(static_cast<std::size_t>(lag_));
     for (int j = 0; j < lag_; ++j) owed[j] = 0;
 
-    alignas(64) double ends[order * lanes], powers[order * order * lanes], entry[order * lanes];
+    alignas(64) double entry[order * lanes];
     double state[order];
     read_state(f_.gzf, f_.batch, row.number, order, state);
     std::int64_t end = f_.samples;
@@ -1001,26 +986,11 @@ class Backward {
           load(taps, tap_rows + lanes * count * length, 1, count * length, count * length, Number<0>{});
       }
       nonzero &= lane_tile.invert();
-      lane_tile.respond(ends, powers);
-      double last[order];
-      for (int k = 0; k < order; ++k) last[k] = state[k];
-      scan_lanes<order>(ends, powers, last, entry);
-      if constexpr (std::is_same_v<Sample, double>) {
-        alignas(64) double reached[order * lanes];
-        std::memcpy(reached, entry, sizeof(reached));
-        lane_tile.run(reached, [&](auto produce) {
-          for (int i = 0; i < count; ++i) produce(i);
-        });
-        correct_lanes<order>(reached, powers, last, entry);
-      }
-      double probe = 0;
-      for (const double value : last) probe += value * 0;
-      if (finite(entry, order * lanes) && probe == 0) {
+      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry)) {
         double* rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = v + lane * count;
         lane_tile.run(entry, [&](auto produce) { store_rows(rows, lanes, 1, count, produce); });
         chunks.spending().spend(row, end - lanes * count, lanes * count, v, owed);
-        for (int k = 0; k < order; ++k) state[k] = last[k];
       } else {
         nonzero &= chunks.run(row, end - lanes * count, end, state, owed);
       }

@@ -5,9 +5,9 @@
 // loaded in reverse.
 //
 // Segments: the state after a segment is H z + d, with z the state before it, d what the drive leaves in a filter at
-// rest and the columns of H what its own past leaves of each unit state. All are found while the tile is loaded, order
-// + 1 recurrences side by side; a scan over the lanes gives every segment its entry state; then the recurrence runs
-// from there. Forwards the state is the past outputs, the newest first; backwards what is pending at the times to come.
+// rest and the columns of H what is left of each unit state: order + 1 recurrences, side by side. A scan over the lanes
+// gives every segment its entry state, from which the recurrence runs. Forwards the state is the past outputs, the
+// newest first; backwards it is what is pending at the times to come.
 #pragma once
 
 #include "lfilter_tv_blocks.h"
@@ -73,7 +73,7 @@ bool invert_first(const T* taps, int length, int count, double* inverse) {
 template <int order, bool reversed, bool divided, class T>
 struct LaneTile {
   using State = LaneState<order, reversed, divided>;
-  static constexpr int length = order + divided;
+  static constexpr int length = order + divided, states = order;
 
   T* drive;         // [count][lanes]
   T* taps;          // [count][length][lanes]
@@ -168,6 +168,33 @@ void correct_lanes(const double* reached, const double* powers, double* state, d
     }
   }
   for (int i = 0; i < order; ++i) state[i] += correction[i];
+}
+
+// entry[i][lane] = the state with which each lane begins, from `state` before the first, which moves behind the last.
+// `exactly`: what the scan lost is made up for. False, with nothing moved, where a state is not finite.
+template <bool exactly, class LaneTile>
+bool enter_lanes(const LaneTile& tile, double* state, double* entry) {
+  constexpr int order = LaneTile::states;
+  alignas(64) double ends[order * lanes], powers[order * order * lanes];
+  double last[order];
+  for (int k = 0; k < order; ++k) last[k] = state[k];
+  tile.respond(ends, powers);
+  scan_lanes<order>(ends, powers, last, entry);
+  if constexpr (exactly) {
+    alignas(64) double reached[order * lanes];
+    std::memcpy(reached, entry, sizeof(reached));
+    tile.run(reached, [&](auto produce) {
+      for (int i = 0; i < tile.count; ++i) produce(i);
+    });
+    correct_lanes<order>(reached, powers, last, entry);
+  }
+  Doubles probe{};
+  for (int i = 0; i < order * lanes; i += width) probe += load_doubles(entry + i) * 0;
+  double rest = sum(probe);
+  for (const double value : last) rest += value * 0;
+  if (rest != 0) return false;  // also where it is not a number
+  for (int k = 0; k < order; ++k) state[k] = last[k];
+  return true;
 }
 
 // Rows of any order up to lane_order, whose outputs and pending values stand in memory.
