@@ -78,7 +78,7 @@ TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
 template <class Sample, class Coefficient>
 inline constexpr bool all_float = std::is_same_v<Sample, float> && std::is_same_v<Coefficient, float>;
 
-// f(order, divided, T{}) for what a kernel in lanes is compiled for.
+// f(order, divided) for what a kernel in lanes is compiled for.
 template <class F>
 TORCH_IIR_INLINE void with_lanes(int order, bool divided, F&& f) {
   if (order == 1) {
@@ -137,7 +137,6 @@ class Poles {
     State* const inverse = scratch.take<State>(first_ == 0 ? static_cast<std::size_t>(chunk_) : 0);
     copies_ = rows + (first_ == 0 ? width - 1 : 0);  // so that the coefficient of lag 1 begins a vector
     inverse_ = first_ == 0 ? inverse : nullptr;
-    for (std::size_t i = 0; i < size(); ++i) rows[i] = State(0);
   }
 
   // f(recurrence) for samples [t, t + count) of `samples`; false if some a[0] is 0.
