@@ -200,6 +200,63 @@ def sosfilt_backward(gy, gzf, x, sos, zi, output_mask=7):
     return tuple(g if output_mask >> bit & 1 else np.zeros(0) for bit, g in enumerate(gradients))
 
 
+def fft(input, n, norm):
+    return array(input) @ dft_matrix("fft", input.shape[-1], n, norm).T
+
+
+def ifft(input, n, norm):
+    return array(input) @ dft_matrix("ifft", input.shape[-1], n, norm).T
+
+
+def rfft(input, n, norm):
+    return array(input) @ dft_matrix("rfft", input.shape[-1], n, norm).T
+
+
+def irfft(input, n, norm):
+    return (array(input) @ dft_matrix("irfft", input.shape[-1], n, norm).T).real
+
+
+def fft_adjoint(input, n, length, norm):
+    return array(input) @ dft_matrix("fft", length, n, norm).conj()
+
+
+def ifft_adjoint(input, n, length, norm):
+    return array(input) @ dft_matrix("ifft", length, n, norm).conj()
+
+
+def rfft_adjoint(input, n, length, norm):
+    return (array(input) @ dft_matrix("rfft", length, n, norm).conj()).real
+
+
+def irfft_adjoint(input, n, length, norm):
+    return array(input) @ dft_matrix("irfft", length, n, norm).conj()
+
+
+def dft_matrix(name: str, length: int, n: int, norm: int) -> Array:
+    """The matrix of a transform of n points for inputs of a length; of its product with them irfft is the real part."""
+    points, bins = n, n // 2 + 1
+    outputs, inputs = {"rfft": (bins, points), "irfft": (points, bins)}.get(name, (points, points))
+    row, column = np.arange(outputs)[:, None], np.arange(length)
+    sign = 2j if name in ("ifft", "irfft") else -2j
+    matrix = np.exp(sign * np.pi * (row * column % n) / n) * (column < inputs)  # padding, and what is trimmed off
+    if name == "irfft":
+        matrix = matrix * np.where((column == 0) | (2 * column == n), 1, 2)
+    return matrix / n ** (norm / 2)
+
+
+def fftconvolve(in1, in2, start, size, reverse=False, summed=0, n_fft=0):
+    """The sum itself, an element of in2 at a time."""
+    in1, in2 = array(in1), array(in2)
+    batch = np.broadcast_shapes(in1.shape[:-1], in2.shape[:-1])
+    samples, y = in1.shape[-1], np.zeros((*batch, size), np.result_type(in1, in2))
+    for k in range(in2.shape[-1]):
+        at = np.arange(size) + start + (k if reverse else -k)
+        inside = (at >= 0) & (at < samples)
+        y[..., inside] += (in2.conj() if reverse else in2)[..., k : k + 1] * in1[..., at[inside]]
+    along = tuple(-2 - bit for bit in range(len(batch)) if summed >> bit & 1)
+    return y.sum(along, keepdims=True)
+
+
 def padded(coefficients: Array, length: int) -> Array:
     rest = np.zeros((*coefficients.shape[:-1], length - coefficients.shape[-1]), coefficients.dtype)
     return np.concatenate([coefficients, rest], -1)
@@ -300,6 +357,87 @@ def sos_tolerance(dtype: torch.dtype, x: Array, sos: Array, zi: Array | None = N
         impulse, _ = lfilter(impulse, b, a)
     largest = np.abs(u[-1]).max(initial=0)
     return float(torch.finfo(dtype).eps * largest + max(inside, 1e-10 * largest) + double)
+
+
+def freqz(b, a, w, wide=True):
+    """Polynomials as sums over dense matrices of e^{−jωk}. Returns h."""
+    b, a, w = (array(value) for value in (b, a, w))
+    return (polynomials(b, w) / polynomials(a, w)).prod(-2)
+
+
+def freqz_backward(g, b, a, w, output_mask=7):
+    """Σ_w g conj(∂h/∂c) for every coefficient c, likewise for every angle. Returns (gb, ga, gw)."""
+    g, b, a, w = (array(value) for value in (g, b, a, w))
+    numerators, denominators = polynomials(b, w), polynomials(a, w)
+    b_slopes, a_slopes = (polynomials(-1j * np.arange(c.shape[-1]) * c, w) for c in (b, a))  # by ω
+    gb, ga, gw = [], [], 0
+    for s in range(b.shape[-2]):
+        others = np.delete(numerators / denominators, s, -2).prod(-2)
+        over, under = numerators[..., s, :], denominators[..., s, :]
+        of_b, of_a = others / under, -others * over / under**2
+        of_w = others * (b_slopes[..., s, :] * under - over * a_slopes[..., s, :]) / under**2
+        for gradients, of_c, count in ((gb, of_b, b.shape[-1]), (ga, of_a, a.shape[-1])):
+            gradients.append(((g * of_c.conj())[..., None, :] * phasors(count, w).conj()).sum(-1))
+        gw = gw + (g * of_w.conj()).real
+    gradients = ((np.stack(gb, -2), b), (np.stack(ga, -2), a), (gw, w))
+    return tuple(
+        summed_to(gradient, argument) if output_mask >> bit & 1 else np.zeros(0)
+        for bit, (gradient, argument) in enumerate(gradients)
+    )
+
+
+def polynomials(c: Array, w: Array) -> Array:
+    """Σ_k c_k e^{−jωk} for sections c (..., S, K): (..., S, W)."""
+    return c @ phasors(c.shape[-1], w)
+
+
+def phasors(count: int, w: Array) -> Array:
+    """e^{−jωk} for k < count: (..., count, W)."""
+    return np.exp(-1j * np.arange(count)[:, None] * w[..., None, :])
+
+
+def lfilter_fsm(x, b, a, n_fft=0):
+    """Through dense matrices of the Fourier transform. Returns y."""
+    x, b, a = (array(value) for value in (x, b, a))
+    angles, transform, weights = fourier(x.shape[-1], n_fft)
+    spectrum = x @ transform * freqz(b, a, angles)
+    return (spectrum * weights @ transform.conj().T).real
+
+
+def lfilter_fsm_backward(gy, x, b, a, n_fft, output_mask=7):
+    """Back through y = Re Σ weight_k X_k H_k e^{jω_k t}. Returns (gx, gb, ga)."""
+    gy, x, b, a = (array(value) for value in (gy, x, b, a))
+    angles, transform, weights = fourier(x.shape[-1], n_fft)
+    g = gy @ transform * weights
+    gx = (g * freqz(b, a, angles).conj() @ transform.conj().T).real
+    gb, ga, _ = freqz_backward(g * (x @ transform).conj(), b, a, angles)
+    gradients = ((gx, x), (gb, b), (ga, a))
+    return tuple(
+        summed_to(gradient, argument) if output_mask >> bit & 1 else np.zeros(0)
+        for bit, (gradient, argument) in enumerate(gradients)
+    )
+
+
+def fourier(samples: int, n_fft: int) -> tuple[Array, Array, Array]:
+    """Angles from 0 to π, the matrix (T, bins) of e^{−jω_k t}, and what bins weigh in the inverse transform."""
+    n = n_fft or fast_length(2 * samples)
+    bins = np.arange(n // 2 + 1)
+    weights = np.where((bins == 0) | (2 * bins == n), 1, 2) / n
+    angles = 2 * np.pi * bins / n
+    return angles, np.exp(-2j * np.pi * (np.arange(samples)[:, None] * bins % n) / n), weights
+
+
+def fast_length(least: int) -> int:
+    """The smallest even number from `least` on without prime factors above 5."""
+    length = max(least + least % 2, 2)
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 2
 
 
 def nnls(b, a, mu, prior=None, solver=0, tolerance=1e-9, max_iterations=0):

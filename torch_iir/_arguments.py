@@ -20,6 +20,8 @@ ArrayLike = Any  # a tensor, a number, a sequence of numbers or a NumPy array
 LFILTER_NAMES = ("x", "b", "a", "zi")
 LFILTER_TV_NAMES = ("x", "b", "a", "zx", "zi")
 SOSFILT_NAMES = ("x", "sos", "zi")
+FREQZ_NAMES = ("b", "a", "w")
+LFILTER_FSM_NAMES = ("x", "b", "a")
 NNLS_NAMES = ("b", "a", "mu", "prior")
 
 Named = Sequence[tuple[str, Tensor]]  # arguments, the signal first
@@ -120,6 +122,53 @@ def check_sections(sos: Tensor, name: str = "sos") -> int:
     return sos.shape[-2]
 
 
+def check_freqz(b: Tensor, a: Tensor, w: Tensor, names: Sequence[str] = FREQZ_NAMES) -> tuple[int, ...]:
+    """Raises for the first wrong argument of freqz; returns the broadcast batch shape."""
+    given = list(zip(names, (b, a, w), strict=True))
+    _check_tensors(given)
+    if w.is_complex():
+        raise TypeError(f"{names[2]} must be real, got {w.dtype}")
+    _check_cascade(given[:2])
+    return broadcast_batch(given, (2, 2, 1))
+
+
+def check_lfilter_fsm(
+    x: Tensor, b: Tensor, a: Tensor, n_fft: int = 0, names: Sequence[str] = LFILTER_FSM_NAMES
+) -> tuple[int, ...]:
+    """Raises for the first wrong argument of lfilter_fsm; returns the broadcast batch shape."""
+    given = list(zip(names, (x, b, a), strict=True))
+    _check_tensors(given, real=True)
+    _check_cascade(given[1:])
+    samples = x.shape[-1]
+    if n_fft != 0 and (n_fft < 1 or n_fft < samples):
+        raise ValueError(
+            f"n_fft must be 0 or at least the number of samples of {names[0]}, T, got n_fft {n_fft}, T {samples}"
+        )
+    return broadcast_batch(given, (1, 2, 2))
+
+
+def check_lfilter_fsm_backward(gy: Tensor, x: Tensor, b: Tensor, a: Tensor, n_fft: int) -> None:
+    """As check_lfilter_fsm, for lfilter_fsm_backward."""
+    batch = check_lfilter_fsm(x, b, a, n_fft)
+    _check_tensors([("x", x), ("gy", gy)], real=True)
+    if gy.dtype != x.dtype:
+        raise TypeError(f"gy must have the dtype of y, {x.dtype}, got {gy.dtype}")
+    if gy.shape != (*batch, x.shape[-1]):
+        raise ValueError(f"gy must have the shape of y, got {_shapes([('gy', gy), ('x', x), ('b', b), ('a', a)])}")
+
+
+def _check_cascade(given: Named) -> None:
+    """The numerators and denominators of S sections."""
+    for name, tensor in given:
+        if tensor.dim() < 2 or 0 in tensor.shape[-2:]:
+            raise ValueError(
+                f"{name} must have the shape (..., S, K) with S and K at least 1, got {_shapes([(name, tensor)])}"
+            )
+    (b_name, b), (a_name, a) = given
+    if b.shape[-2] != a.shape[-2]:
+        raise ValueError(f"{b_name} and {a_name} must have the same number of sections, got {_shapes(given)}")
+
+
 def check_nnls(
     b: Tensor, a: Tensor, mu: Tensor | None, prior: Tensor | None = None, names: Sequence[str] = NNLS_NAMES
 ) -> tuple[tuple[int, ...], int, int, int]:
@@ -158,6 +207,50 @@ def _check_columns(
             sizes = ", ".join(str(size) for size in expected)
             raise ValueError(f"{name} must have the shape (..., {sizes}), got {_shapes(named)}")
     return broadcast_batch(named, cores), m, n, k
+
+
+def check_fft(
+    input: Tensor, n: int, norm: int, *, real: bool = False, length: int | None = None, bins: bool = False
+) -> None:
+    """Raises for the first wrong argument of fft and its kin; adjoints have a length, and take n points, or the bins."""
+    _check_tensors([("input", input)], real)
+    if input.dtype == torch.bfloat16:
+        raise TypeError(f"input must not be {input.dtype}: torch's FFT has none")
+    if input.dtype in (torch.float16, torch.complex32) and input.device.type == "cpu":
+        raise TypeError(f"input must not have half precision on the CPU: torch's FFT has none there, got {input.dtype}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if norm not in (0, 1, 2):
+        raise ValueError(f"norm must be 0, 1 or 2, got {norm}")
+    if length is None:
+        return
+    if length < 0:
+        raise ValueError(f"length must be at least 0, got {length}")
+    name, size = ("n // 2 + 1", n // 2 + 1) if bins else ("n", n)
+    if input.shape[-1] != size:
+        raise ValueError(f"the last dimension of input must be {name} = {size}, got {_shapes([('input', input)])}")
+
+
+def check_fftconvolve(in1: Tensor, in2: Tensor, size: int, summed: int = 0, n_fft: int = 0) -> tuple[int, ...]:
+    """Raises for the first wrong argument of fftconvolve; returns the broadcast batch shape."""
+    given = [("in1", in1), ("in2", in2)]
+    _check_tensors(given)
+    for name, value in (("size", size), ("summed", summed), ("n_fft", n_fft)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    batch = broadcast_batch(given)
+    if summed >> len(batch):
+        raise ValueError(f"summed must have bits for the {len(batch)} batch dimensions only, got {summed}")
+    return batch
+
+
+def check_convolution(in1: Tensor, in2: Tensor, axes: Sequence[int]) -> None:
+    """Raises for the first wrong argument of a convolution over axes, counted from the end, of both."""
+    given = [("in1", in1), ("in2", in2)]
+    _check_tensors(given)
+    shape1, shape2 = ([1 if i - t.dim() in axes else n for i, n in enumerate(t.shape)] for t in (in1, in2))
+    if broadcast_shape(shape1, shape2) is None:
+        raise ValueError(f"axes that are not convolved over must broadcast together, got {_shapes(given)}")
 
 
 def _check_tensors(given: Named, real: bool = False) -> None:
@@ -266,7 +359,7 @@ def zero_a0(a0: str = "a[..., 0]") -> ValueError:
     return ValueError(f"{a0} must not be zero: the filter is divided by it")
 
 
-def time_axis(x: Tensor, axis: int, name: str = "axis") -> int:
+def time_axis(x: Tensor, axis: int, name: str = "axis", signal: str = "x") -> int:
     """The axis counted from the end, so that it stays the same when coefficients add leading dimensions."""
     try:
         axis = operator.index(axis)
@@ -274,19 +367,33 @@ def time_axis(x: Tensor, axis: int, name: str = "axis") -> int:
         raise TypeError(f"{name} must be an integer, got {axis!r}") from None
     dims = x.dim()
     if not -dims <= axis < dims:
-        raise ValueError(f"{name} must lie in [{-dims}, {dims}) for x of {dims} dimensions, got {axis}")
+        raise ValueError(f"{name} must lie in [{-dims}, {dims}) for {signal} of {dims} dimensions, got {axis}")
     return axis if axis < 0 else axis - dims
 
 
 def whole_number(value: int, name: str, least: int) -> int:
-    """The value as an int, at least `least`."""
+    """The value as an int, at least `least`; one that is symbolic in a trace stays so."""
     try:
-        number = operator.index(value)
+        number = value if isinstance(value, (int, torch.SymInt)) else operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
+
+
+def fast_length(n: int) -> int:
+    """The smallest even number, at least n, without prime factors above 5: transforms of that length are fast."""
+    half = max((n + 1) // 2, 1)
+    best = 1 << (half - 1).bit_length()
+    fives = 1
+    while fives < best:
+        odd = fives
+        while odd < best:
+            best = min(best, odd << (-(-half // odd) - 1).bit_length())
+            odd *= 3
+        fives *= 5
+    return 2 * best
 
 
 def result_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:

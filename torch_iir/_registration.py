@@ -39,7 +39,8 @@ class Op:
     derivatives need beside the arguments. `like` is for an op that returns gradients, summed to the shape of its
     arguments: which argument each output resembles. `real` is for an op that complex numbers have no meaning for.
     `sparse` names the arguments whose zeros are a structure that the op may rely on. An output that was not asked for
-    has the shape [0], and one of integers has no derivative.
+    has the shape [0], and one of integers has no derivative. Where the schema returns one tensor, the functions below
+    still deal in tuples.
     """
 
     declared: ClassVar[dict[str, type[Op]]] = {}
@@ -72,7 +73,7 @@ def register(op: type[Op]) -> None:
     """Installs the fake, the Autograd kernel and the vmap and autocast rules of an op whose schema exists."""
     qualified = f"torch_iir::{op.name}"
     overload = getattr(torch.ops.torch_iir, op.name).default
-    torch.library.register_fake(qualified, op.fake, lib=_library)
+    torch.library.register_fake(qualified, _fake(op, overload), lib=_library)
     kernel = _autograd_kernel(op, overload)
     _library.impl(op.name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
     torch.library.register_vmap(qualified, _vmap_rule(op, overload), lib=_library)
@@ -88,6 +89,16 @@ def concrete(*tensors: Tensor) -> bool:
         or _modes_active()
         or any(tensor.is_meta or type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
     )
+
+
+def _has_one_output(overload: Any) -> bool:
+    """Whether the operator returns a tensor where the declaration has a tuple of one."""
+    return len(overload._schema.returns) == 1
+
+
+def _fake(op: type[Op], overload: Any) -> Callable[..., Any]:
+    declared = op.fake
+    return (lambda *args, **kwargs: declared(*args, **kwargs)[0]) if _has_one_output(overload) else declared
 
 
 def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
@@ -153,8 +164,18 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
             for tangent, output in zip(result, outputs, strict=True)
         )
 
-    Derivative.__name__ = Derivative.__qualname__ = op.__name__
-    apply: Callable[..., Any] = getattr(Derivative, "apply")  # noqa: B009  (it comes from C++, untyped)
+    class OneOutput(Derivative):
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # type: ignore[override]
+            Derivative.setup_context(ctx, inputs, (output,))
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+            return Derivative.jvp(ctx, *tangents)[0]
+
+    derivative = OneOutput if _has_one_output(overload) else Derivative
+    derivative.__name__ = derivative.__qualname__ = op.__name__
+    apply: Callable[..., Any] = getattr(derivative, "apply")  # noqa: B009  (it comes from C++, untyped)
 
     def kernel(keyset: Any, *args: Any) -> Any:
         if _transforms_active():
@@ -166,8 +187,10 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         with _below_autograd():
             return redispatch(keyset & _after_autograd, *args)
 
-    for method in (Derivative.forward, Derivative.setup_context, Derivative.backward, Derivative.jvp, kernel):
-        _hide_from_dynamo(method)
+    for cls in {Derivative, derivative}:
+        for method in (cls.forward, cls.setup_context, cls.backward, cls.jvp):
+            _hide_from_dynamo(method)
+    _hide_from_dynamo(kernel)
     return kernel
 
 
@@ -195,6 +218,7 @@ def _hide_from_dynamo(function: Any) -> None:
 def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
     cores = tuple(op.core.values())
     like = tuple(list(op.core).index(name) for name in op.like)
+    one_output = _has_one_output(overload)
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
         # The mapped dimension goes in front; dimensions of size 1 behind it align the batch dimensions of all.
@@ -209,14 +233,15 @@ def _vmap_rule(op: type[Op], overload: Any) -> Callable[..., Any]:
             front = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             aligned[index] = front[(slice(None), *(None,) * missing[index])]
         outputs = overload(*aligned)
+        if one_output:
+            outputs = (outputs,)
         out_dims = tuple(0 if output.dim() > 1 else None for output in outputs)  # not asked for: [0]
-        if not like:
-            return outputs, out_dims
-        results = [
-            output if dim is None else output.squeeze(tuple(range(1, 1 + missing[index])))
-            for output, dim, index in zip(outputs, out_dims, like, strict=True)
-        ]
-        return tuple(results), out_dims
+        if like:
+            outputs = tuple(
+                output if dim is None else output.squeeze(tuple(range(1, 1 + missing[index])))
+                for output, dim, index in zip(outputs, out_dims, like, strict=True)
+            )
+        return (outputs[0], out_dims[0]) if one_output else (outputs, out_dims)
 
     _hide_from_dynamo(rule)
     return rule

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "torch_iir/batch.h"
+#include "torch_iir/freqz.h"
 #include "torch_iir/lfilter.h"
 #include "torch_iir/lfilter_tv.h"
 #include "torch_iir/nnls.h"
 #include "torch_iir/sosfilt.h"
+#include "torch_iir/spectra.h"
 
 // F(isa, …) for each instruction set, from the most portable to the fastest, as CMakeLists.txt compiles them.
 #if defined(__x86_64__)
@@ -17,7 +19,7 @@
 #define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__)
 #endif
 
-// K(function, what chooses between methods, parameters) for each kernel.
+// K(function, what chooses between methods, if anything does, parameters) for each kernel.
 #define TORCH_IIR_EACH_KERNEL(K)                                                                        \
   K(lfilter, Algorithm, LFilter<float>)                                                                 \
   K(lfilter, Algorithm, LFilter<double>)                                                                \
@@ -63,4 +65,15 @@
   K(nnls_derivative, NNLSSolver, NNLSDerivative<float>)                                                 \
   K(nnls_derivative, NNLSSolver, NNLSDerivative<double>)                                                \
   K(nnls_derivative, NNLSSolver, NNLSDerivative<Half>)                                                  \
-  K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>)
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>) \
+  K(freqz, , Freqz<float>) \
+  K(freqz, , Freqz<double>) \
+  K(freqz, , Freqz<float, std::complex<double>>) \
+  K(freqz, , Freqz<double, std::complex<double>>) \
+  K(freqz_backward, , FreqzBackward<float>) \
+  K(freqz_backward, , FreqzBackward<double>) \
+  K(freqz_backward, , FreqzBackward<float, std::complex<double>>) \
+  K(freqz_backward, , FreqzBackward<double, std::complex<double>>) \
+  K(spectral_product, , SpectralProduct<float>) \
+  K(spectral_product, , SpectralProduct<double>) \
+  K(spectral_product, , SpectralProduct<float, double>)

@@ -2,6 +2,10 @@
 // what concerns Python (fake, autograd, vmap) in torch_iir/ops.
 #include <torch/csrc/stable/library.h>
 
+#include <string>
+
+#include "fft.h"
+#include "freqz.h"
 #include "lfilter.h"
 #include "lfilter_tv.h"
 #include "nnls.h"
@@ -9,6 +13,13 @@
 #include "tensor.h"
 
 STABLE_TORCH_LIBRARY(torch_iir, library) {
+  for (const char* name : {"fft", "ifft", "rfft", "irfft"}) {
+    library.def((std::string(name) + "(Tensor input, SymInt n, int norm) -> Tensor").c_str());
+    library.def((std::string(name) + "_adjoint(Tensor input, SymInt n, SymInt length, int norm) -> Tensor").c_str());
+  }
+  library.def("freqz(Tensor b, Tensor a, Tensor w, bool wide) -> Tensor");
+  library.def(
+      "freqz_backward(Tensor g, Tensor b, Tensor a, Tensor w, int output_mask) -> (Tensor gb, Tensor ga, Tensor gw)");
   library.def("lfilter(Tensor x, Tensor b, Tensor a, Tensor? zi=None) -> (Tensor y, Tensor zf)");
   library.def(
       "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
@@ -34,6 +45,8 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
+  library.impl("freqz", TORCH_BOX(&torch_iir::ops::freqz));
+  library.impl("freqz_backward", TORCH_BOX(&torch_iir::ops::freqz_backward));
   library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
   library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
   library.impl("lfilter_tv", TORCH_BOX(&torch_iir::ops::lfilter_tv));
@@ -45,5 +58,13 @@ STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {
+  library.impl("fft", TORCH_BOX(&torch_iir::ops::fft));
+  library.impl("ifft", TORCH_BOX(&torch_iir::ops::ifft));
+  library.impl("rfft", TORCH_BOX(&torch_iir::ops::rfft));
+  library.impl("irfft", TORCH_BOX(&torch_iir::ops::irfft));
+  library.impl("fft_adjoint", TORCH_BOX(&torch_iir::ops::fft_adjoint));
+  library.impl("ifft_adjoint", TORCH_BOX(&torch_iir::ops::ifft_adjoint));
+  library.impl("rfft_adjoint", TORCH_BOX(&torch_iir::ops::rfft_adjoint));
+  library.impl("irfft_adjoint", TORCH_BOX(&torch_iir::ops::irfft_adjoint));
   library.impl("_force_algorithm", TORCH_BOX(&torch_iir::ops::force_algorithm));
 }

@@ -1,6 +1,17 @@
 """The ops: for each its fake, its derivatives and samples of its arguments. Importing this package registers them."""
 
 from torch_iir._registration import register
+from torch_iir.ops.fft import (
+    FFT,
+    IFFT,
+    IRFFT,
+    RFFT,
+    FFTAdjoint,
+    IFFTAdjoint,
+    IRFFTAdjoint,
+    RFFTAdjoint,
+)
+from torch_iir.ops.freqz import Freqz, FreqzBackward
 from torch_iir.ops.lfilter import LFilter, LFilterBackward
 from torch_iir.ops.lfilter_tv import LFilterTV, LFilterTVBackward
 from torch_iir.ops.nnls import NNLS, NNLSDerivative
@@ -15,6 +26,16 @@ OPS = (
     SOSFiltBackward,
     NNLS,
     NNLSDerivative,
+    Freqz,
+    FreqzBackward,
+    FFT,
+    FFTAdjoint,
+    IFFT,
+    IFFTAdjoint,
+    RFFT,
+    RFFTAdjoint,
+    IRFFT,
+    IRFFTAdjoint,
 )
 
 for _op in OPS:
