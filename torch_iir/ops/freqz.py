@@ -8,8 +8,8 @@ with one more section, −ȧ_s over a_s:
     T(ḃ, ȧ) = Σ_s Ḃ_s / A_s Π_{r≠s} B_r / A_r  −  Σ_s Ȧ_s / A_s Π_r B_r / A_r
 
 Along ω̇ it is −jω̇ T(k b, k a), as the derivative of B_s is −j Σ_k k b[s,k] e^{−jωk}. So tangents are calls of freqz on
-batches of cascades, and derivatives of the gradient are gradients of Re⟨g, T⟩: calls of freqz_backward on these. Both are
-closed under differentiation, to any order. Nothing is divided by a B_s, which may be 0.
+batches of cascades, and derivatives of the gradient are gradients of Re⟨g, T⟩: calls of freqz_backward on these. This
+is closed under differentiation, to any order. Nothing is divided by a B_s, which may be 0.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class FreqzBackward(Op, name="freqz_backward"):
     @staticmethod
     def samples() -> Iterator[tuple[Any, ...]]:
         generator = torch.Generator().manual_seed(11)
-        for index, (b, a, w, is_wide) in enumerate(Freqz.samples()):
-            h = freqz(b, a, w, is_wide)
+        for index, (b, a, w, _) in enumerate(Freqz.samples()):
+            h = freqz(b, a, w, True)
             g = torch.randn(h.shape, dtype=h.dtype, generator=generator)
             yield g, b, a, w, GB | GA | GW
             if index == 1:
