@@ -212,7 +212,7 @@ def _check_columns(
 def check_fft(
     input: Tensor, n: int, norm: int, *, real: bool = False, length: int | None = None, bins: bool = False
 ) -> None:
-    """Raises for the first wrong argument of fft and its kin; adjoints have a length, and take n points, or the bins."""
+    """Raises for the first wrong argument of fft and its kin. Adjoints have a length, and an input of points or bins."""
     _check_tensors([("input", input)], real)
     if input.dtype == torch.bfloat16:
         raise TypeError(f"input must not be {input.dtype}: torch's FFT has none")
@@ -221,14 +221,14 @@ def check_fft(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if norm not in (0, 1, 2):
-        raise ValueError(f"norm must be 0, 1 or 2, got {norm}")
+        raise ValueError(f"norm must be 0 (none), 1 (by sqrt(n)) or 2 (by n), got {norm}")
     if length is None:
         return
     if length < 0:
         raise ValueError(f"length must be at least 0, got {length}")
-    name, size = ("n // 2 + 1", n // 2 + 1) if bins else ("n", n)
-    if input.shape[-1] != size:
-        raise ValueError(f"the last dimension of input must be {name} = {size}, got {_shapes([('input', input)])}")
+    given, wanted = input.shape[-1], n // 2 + 1 if bins else n
+    if given != wanted:
+        raise ValueError(f"the last dimension of input must be what n = {n} points give, {wanted}, got {given}")
 
 
 def check_fftconvolve(in1: Tensor, in2: Tensor, size: int, summed: int = 0, n_fft: int = 0) -> tuple[int, ...]:

@@ -20,13 +20,14 @@ struct Cascade {
                     describe({&b, &a}));
   }
 
+  int sections() const { return static_cast<int>(b.size[b.dims - 2]); }
   bool complex() const { return is_complex(b.dtype) || is_complex(a.dtype); }
 
   // Into the parameters of a kernel.
   template <class Kernel, class State>
   void give(Kernel& kernel, const As<State>& b_, const std::int64_t* b_stride, const As<State>& a_,
             const std::int64_t* a_stride) const {
-    kernel.sections = static_cast<int>(b.size[b.dims - 2]);
+    kernel.sections = sections();
     kernel.b_length = static_cast<int>(b.length());
     kernel.a_length = static_cast<int>(a.length());
     kernel.b = matrices_of<false>(b_.data, b_.down(), b_.step(), b_stride, kernel.batch);

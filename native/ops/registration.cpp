@@ -5,8 +5,10 @@
 #include <string>
 
 #include "fft.h"
+#include "fftconvolve.h"
 #include "freqz.h"
 #include "lfilter.h"
+#include "lfilter_fsm.h"
 #include "lfilter_tv.h"
 #include "nnls.h"
 #include "sosfilt.h"
@@ -17,6 +19,9 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
     library.def((std::string(name) + "(Tensor input, SymInt n, int norm) -> Tensor").c_str());
     library.def((std::string(name) + "_adjoint(Tensor input, SymInt n, SymInt length, int norm) -> Tensor").c_str());
   }
+  library.def(
+      "fftconvolve(Tensor in1, Tensor in2, SymInt start, SymInt size, bool reverse=False, int summed=0, SymInt n_fft=0)"
+      " -> Tensor");
   library.def("freqz(Tensor b, Tensor a, Tensor w, bool wide) -> Tensor");
   library.def(
       "freqz_backward(Tensor g, Tensor b, Tensor a, Tensor w, int output_mask) -> (Tensor gb, Tensor ga, Tensor gw)");
@@ -24,6 +29,10 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
   library.def(
       "lfilter_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor b, Tensor a, Tensor? zi, Tensor y, int output_mask)"
       " -> (Tensor gx, Tensor gb, Tensor ga, Tensor gzi)");
+  library.def("lfilter_fsm(Tensor x, Tensor b, Tensor a, SymInt n_fft=0) -> Tensor");
+  library.def(
+      "lfilter_fsm_backward(Tensor gy, Tensor x, Tensor b, Tensor a, SymInt n_fft, int output_mask)"
+      " -> (Tensor gx, Tensor gb, Tensor ga)");
   library.def(
       "lfilter_tv(Tensor x, Tensor? b, Tensor a, Tensor? zx=None, Tensor? zi=None, int b_first=0, int a_first=1, "
       "SymInt period=1) -> (Tensor y, Tensor zf)");
@@ -45,10 +54,13 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
+  library.impl("fftconvolve", TORCH_BOX(&torch_iir::ops::fftconvolve));
   library.impl("freqz", TORCH_BOX(&torch_iir::ops::freqz));
   library.impl("freqz_backward", TORCH_BOX(&torch_iir::ops::freqz_backward));
   library.impl("lfilter", TORCH_BOX(&torch_iir::ops::lfilter));
   library.impl("lfilter_backward", TORCH_BOX(&torch_iir::ops::lfilter_backward));
+  library.impl("lfilter_fsm", TORCH_BOX(&torch_iir::ops::lfilter_fsm));
+  library.impl("lfilter_fsm_backward", TORCH_BOX(&torch_iir::ops::lfilter_fsm_backward));
   library.impl("lfilter_tv", TORCH_BOX(&torch_iir::ops::lfilter_tv));
   library.impl("lfilter_tv_backward", TORCH_BOX(&torch_iir::ops::lfilter_tv_backward));
   library.impl("nnls", TORCH_BOX(&torch_iir::ops::nnls));

@@ -18,79 +18,87 @@
 
 namespace torch_iir::ops {
 
-template <class C>
-struct RealOf {
-  using type = C;
-};
-template <class T>
-struct RealOf<std::complex<T>> {
-  using type = T;
-};
+// C is float, double or a complex number of them: what is transformed.
 template <class C>
 inline constexpr bool is_real = std::is_floating_point_v<C>;
 template <class C>
-using Spectral = std::complex<typename RealOf<C>::type>;
-
-// The bins that a transform of n real or complex numbers has.
+using Real = decltype(std::real(C()));
 template <class C>
-std::int64_t bins_of(std::int64_t n) {
+using Spectral = std::complex<Real<C>>;
+
+// The bins of a transform of n numbers.
+template <class C>
+constexpr std::int64_t bins_of(std::int64_t n) {
   return is_real<C> ? n / 2 + 1 : n;
 }
 
 // The smallest even number from `least` on without prime factors above 5: what FFTs are fast at.
 std::int64_t fast_length(std::int64_t least);
 
-// Which of an operand's distinct rows each row of the batch sees.
-struct Distinct {
+// The rows that an operand, or several together, have over a batch.
+class Distinct {
+ public:
   Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides);
 
-  std::int64_t count = 1;
-  std::vector<std::int64_t> of_row;  // the number of the distinct row
-  std::vector<std::int64_t> first;   // a row of the batch that sees it
+  std::int64_t count() const { return static_cast<std::int64_t>(first_.size()); }
+  // The number of the one that a row of the batch sees, and the first row that sees it.
+  std::int64_t of_row(std::int64_t row) const { return of_row_[static_cast<std::size_t>(row)]; }
+  std::int64_t first(std::int64_t number) const { return first_[static_cast<std::size_t>(number)]; }
+
+ private:
+  std::vector<std::int64_t> of_row_, first_;
 };
 
-// Some rows' samples, of any dtype, that end at `length`.
-struct Stretch {
+// Samples of each row of a batch, of any dtype; beyond them there are zeros, or where `rest` continues them.
+struct Samples {
   void* data = nullptr;
   DType dtype = DType::float32;
   std::int64_t length = 0, step = 1;
   Strides stride = {};
+  const Samples* rest = nullptr;
 
-  void* row(const Batch& batch, std::int64_t row) const;
+  Samples() = default;
+  Samples(void* data, DType dtype, std::int64_t length, std::int64_t step, const std::int64_t* batch_stride,
+          const Batch& batch);
+  Samples(const Tensor& tensor, const std::int64_t* batch_stride, const Batch& batch)
+      : Samples(tensor.data, tensor.dtype, tensor.length(), tensor.stride[tensor.dims - 1], batch_stride, batch) {}
+
+  // Sample number `at` of a row.
+  void* row(const Batch& batch, std::int64_t row, std::int64_t at = 0) const;
 };
 
-// Rows of samples: one stretch after another, and zeros before and beyond.
-using Signal = std::vector<Stretch>;
-std::int64_t length_of(const Signal& signal);
-
 // Runs body(first, last) over ranges of [0, count) on torch's threads.
-void for_each_range(std::int64_t count, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
+using Body = std::function<void(std::int64_t, std::int64_t)>;
+void for_each_range(std::int64_t count, std::int64_t samples_per_item, const Body& body);
 
-// A fresh tensor of rows.
+// A fresh tensor of rows: float, double or complex numbers of them.
 template <class T>
 Array empty_rows(std::int64_t rows, std::int64_t length);
+template <class T>
+T* numbers(const Array& array) {
+  return static_cast<T*>(array.data_ptr());
+}
 
-// Spectra, numbered by distinct row and piece: those in memory are [first, first + count).
+// The spectra of an operand. `id` numbers them; those from the first of a hold() on are in memory.
 template <class C>
 class Spectra {
  public:
-  Spectra(const Batch& batch, std::initializer_list<const std::int64_t*> strides, std::int64_t n, std::int64_t pieces)
-      : rows_(batch, strides), n_(n), pieces_(pieces) {}
+  Spectra(Distinct rows, std::int64_t n, std::int64_t pieces) : rows_(std::move(rows)), n_(n), pieces_(pieces) {}
   virtual ~Spectra() = default;
 
-  std::int64_t count() const { return rows_.count * pieces_; }
+  std::int64_t count() const { return rows_.count() * pieces_; }
   std::int64_t id(std::int64_t row, std::int64_t piece) const {
-    return rows_.of_row[static_cast<std::size_t>(row)] * pieces_ + (pieces_ == 1 ? 0 : piece);
+    return rows_.of_row(row) * pieces_ + (pieces_ == 1 ? 0 : piece);
   }
   const Spectral<C>* at(std::int64_t id) const { return values_ + (id - first_) * bins_of<C>(n_); }
   void hold(std::int64_t first, std::int64_t count) {
     held_ = make(first, count);
-    values_ = static_cast<const Spectral<C>*>(held_.data_ptr());
+    values_ = numbers<Spectral<C>>(held_);
     first_ = first;
   }
 
  protected:
-  virtual Array make(std::int64_t first, std::int64_t count) = 0;
+  virtual Array make(std::int64_t first, std::int64_t count) const = 0;
 
   Distinct rows_;
   std::int64_t n_, pieces_;
@@ -101,49 +109,59 @@ class Spectra {
   std::int64_t first_ = 0;
 };
 
-// Those of windows of a signal: piece p is [begin + p · hop, … + length) of each row, and zeros up to n.
+// Spectra of samples: piece p is a window of `length` of them, from begin + p · hop on, and zeros up to n.
+struct Windows {
+  std::int64_t begin = 0, hop = 0, length = 0, pieces = 1;
+};
 template <class C>
-class Windows : public Spectra<C> {
+class WindowSpectra : public Spectra<C> {
  public:
-  struct Cut {
-    std::int64_t begin = 0, hop = 0, length = 0, pieces = 1;
-  };
-  Windows(const Batch& batch, const Signal& signal, std::initializer_list<const std::int64_t*> strides, std::int64_t n,
-          Cut cut)
-      : Spectra<C>(batch, strides, n, cut.pieces), batch_(batch), signal_(signal), cut_(cut) {}
+  WindowSpectra(const Batch& batch, const Samples& samples, std::int64_t n, Windows windows)
+      : Spectra<C>(Distinct(batch, {samples.stride, (samples.rest ? samples.rest : &samples)->stride}), n,
+                   windows.pieces),
+        batch_(batch),
+        samples_(samples),
+        windows_(windows) {}
 
  protected:
-  Array make(std::int64_t first, std::int64_t count) override;
+  Array make(std::int64_t first, std::int64_t count) const override;
 
  private:
   const Batch& batch_;
-  const Signal& signal_;
-  Cut cut_;
+  const Samples& samples_;
+  Windows windows_;
 };
 
-// Results that products of spectra are: delivered in order of their numbers.
+// What becomes of products: results, numbered by their rows and pieces.
 template <class C>
 struct Product {
-  Spectra<C>* factor;
-  bool conjugate;  // the factor
-  const Distinct& results;
-  std::int64_t pieces = 1;  // of a result; 1 where there are more pieces than that: they are added up
-  // Spectra of results [first, first + count): complex of C's precision, or complex128 if they were added up.
-  std::function<void(std::int64_t first, std::int64_t count, Array spectra)> deliver;
+  Spectra<C>& factor;
+  bool conjugate;       // the factor
+  Distinct results;
+  std::int64_t pieces;  // of a result; 1 where a row has more of them: they are added up
+  // Takes the spectra of `count` results from number `first` on: of C's precision or, if they were added up, double.
+  std::function<void(std::int64_t first, std::int64_t count, const Array& spectra)> deliver;
 };
 
-// x times each factor, for all rows and pieces.
+// x times each factor, for all rows of the batch and all pieces.
 template <class C>
-void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
-              std::span<Product<C>> products);
+void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x, std::span<const Product<C>> products);
 
-// Back to samples: n of them for each row of spectra.
-template <class C>
-Array inverse(const Array& spectra, std::int64_t n);
+// n samples again for each spectrum, of its precision.
+Array inverse(const Array& spectra, std::int64_t n, bool real);
 
-// Writes `count` samples from number `from` on into a row of a signal, from its sample `begin` on, adding those of
-// `plus` first where there is such a row. False if one is not finite.
-bool deliver_row(const Array& samples, std::int64_t row, std::int64_t from, std::int64_t count, const Batch& batch,
-                 std::int64_t batch_row, const Stretch& to, std::int64_t begin, const Stretch* plus = nullptr);
+// Where results go back to samples: piece p of a row is its samples [begin + p · per_piece, … + per_piece), up to `end`,
+// and the numbers of a result from `from` on. The samples of `plus`, if there are any, are added.
+struct Destination {
+  const Batch& batch;
+  const Samples& to;
+  const Samples* plus = nullptr;
+  std::int64_t pieces = 1, begin = 0, per_piece = 0, end = 0, from = 0;
+
+  // False if a number is not finite. `values` begins with the result number `first`.
+  bool store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const;
+  // Zeros everywhere, for what no piece comes to.
+  void clear(const Distinct& results) const;
+};
 
 }  // namespace torch_iir::ops

@@ -143,6 +143,11 @@ void* data(const Handle& handle) {
   return pointer;
 }
 
+void fill_zero(const Handle& handle, int dims, const std::int64_t* size, DType dtype) {
+  const std::int64_t bytes = count(dims, size) * dtype_sizes[static_cast<int>(dtype)];
+  if (bytes > 0) std::memset(data(handle), 0, static_cast<std::size_t>(bytes));
+}
+
 std::string describe(std::initializer_list<const Tensor*> tensors) {
   std::ostringstream text;
   const char* separator = "";
@@ -241,6 +246,42 @@ void Into<State>::store() {
     for (std::int64_t i = 0; i < count_; ++i) to[i] = convert<To>(data[i]);
   });
 }
+
+template <class C>
+void convert_from(DType dtype, const void* from, std::int64_t step, std::int64_t count, C* to) {
+  visit(dtype, [&]<class From>(From*) {
+    const auto* values = static_cast<const From*>(from);
+    if (step == 1) {  // a loop of its own: vectors
+      for (std::int64_t i = 0; i < count; ++i) to[i] = convert<C>(values[i]);
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) to[i] = convert<C>(values[i * step]);
+    }
+  });
+}
+
+template <class C>
+void convert_to(DType dtype, const C* from, std::int64_t count, void* to, std::int64_t step) {
+  visit(dtype, [&]<class To>(To*) {
+    auto* values = static_cast<To*>(to);
+    if (step == 1) {
+      for (std::int64_t i = 0; i < count; ++i) values[i] = convert<To>(from[i]);
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) values[i * step] = convert<To>(from[i]);
+    }
+  });
+}
+
+void* offset(void* data, DType dtype, std::int64_t elements) {
+  return static_cast<char*>(data) + elements * dtype_sizes[static_cast<int>(dtype)];
+}
+
+#define TORCH_IIR_CONVERSIONS(C)                                                                  \
+  template void convert_from(DType, const void*, std::int64_t, std::int64_t, C*);                 \
+  template void convert_to(DType, const C*, std::int64_t, void*, std::int64_t);
+TORCH_IIR_CONVERSIONS(float)
+TORCH_IIR_CONVERSIONS(double)
+TORCH_IIR_CONVERSIONS(std::complex<float>)
+TORCH_IIR_CONVERSIONS(std::complex<double>)
 
 template class As<double>;
 template class As<std::complex<double>>;

@@ -58,6 +58,8 @@ Handle empty(int dims, const std::int64_t* size, DType dtype);
 Handle empty_int32(int dims, const std::int64_t* size);
 Handle empty_for_nothing(DType dtype);  // what stands for an output that is not wanted: shape [0]
 void* data(const Handle& handle);
+// Zeros in a contiguous tensor: a sum over nothing.
+void fill_zero(const Handle& handle, int dims, const std::int64_t* size, DType dtype);
 
 // "x [3, 100], b [3], zi None"
 std::string describe(std::initializer_list<const Tensor*> tensors);
@@ -151,6 +153,15 @@ class Into {
   static constexpr int on_stack = 64;
   alignas(State) unsigned char stack_[on_stack * sizeof(State)];
 };
+
+// Samples of any dtype as C, which is real or complex, of one precision or the other; and back, rounded once. A complex
+// number loses its imaginary part where it becomes a real one.
+template <class C>
+void convert_from(DType dtype, const void* from, std::int64_t step, std::int64_t count, C* to);
+template <class C>
+void convert_to(DType dtype, const C* from, std::int64_t count, void* to, std::int64_t step);
+// `data`, so many elements on.
+void* offset(void* data, DType dtype, std::int64_t elements);
 
 // torch's thread pool.
 ParallelFor parallel_for();

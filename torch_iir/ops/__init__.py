@@ -11,8 +11,10 @@ from torch_iir.ops.fft import (
     IRFFTAdjoint,
     RFFTAdjoint,
 )
+from torch_iir.ops.fftconvolve import FFTConvolve
 from torch_iir.ops.freqz import Freqz, FreqzBackward
 from torch_iir.ops.lfilter import LFilter, LFilterBackward
+from torch_iir.ops.lfilter_fsm import LFilterFSM, LFilterFSMBackward
 from torch_iir.ops.lfilter_tv import LFilterTV, LFilterTVBackward
 from torch_iir.ops.nnls import NNLS, NNLSDerivative
 from torch_iir.ops.sosfilt import SOSFilt, SOSFiltBackward
@@ -28,6 +30,9 @@ OPS = (
     NNLSDerivative,
     Freqz,
     FreqzBackward,
+    LFilterFSM,
+    LFilterFSMBackward,
+    FFTConvolve,
     FFT,
     FFTAdjoint,
     IFFT,

@@ -4,8 +4,8 @@
     rfft        the bins 0 to n // 2 of fft, of a real x
     irfft       x[t] = s Re Σ_k w[k] X[k] e^{2πjkt/n},   w = 2, but 1 at bin 0 and, n even, at n/2
 
-The input, of any length, is padded with zeros or trimmed to n (irfft: to n // 2 + 1). s = 1, 1/√n, 1/n for norm 0, 1, 2.
-The adjoint has the same n and norm, and the length of the map's input:
+The input, of any length, is padded with zeros or trimmed to n (irfft: to n // 2 + 1); s = 1, 1/√n, 1/n for norm 0, 1,
+2. The adjoint has the same n and norm, and the length of the map's input:
 
     Re⟨F x, g⟩ = Re⟨x, F* g⟩
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from torch_iir._arguments import check_fft
 from torch_iir._registration import Op, Tensors
-
 
 fft, fft_adjoint = torch.ops.torch_iir.fft.default, torch.ops.torch_iir.fft_adjoint.default
 ifft, ifft_adjoint = torch.ops.torch_iir.ifft.default, torch.ops.torch_iir.ifft_adjoint.default

@@ -1,0 +1,256 @@
+#include "spectra.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "torch_iir/spectra.h"
+
+namespace torch_iir::ops {
+namespace {
+
+constexpr std::int64_t bytes_at_once = 16 << 20;  // of spectra: fewer would make more plans, which cost as much as a few
+                                                  // rows do; more would not stay in the caches
+
+using torch::headeronly::ScalarType;
+
+template <class T>
+constexpr ScalarType scalar_type = std::is_same_v<T, float>                 ? ScalarType::Float
+                                   : std::is_same_v<T, double>              ? ScalarType::Double
+                                   : std::is_same_v<T, std::complex<float>> ? ScalarType::ComplexFloat
+                                                                            : ScalarType::ComplexDouble;
+
+std::complex<double>* begin_of(const Array& sums, std::int64_t index, std::int64_t bins) {
+  return numbers<std::complex<double>>(sums) + index * bins;
+}
+
+template <class C>
+C probe(const C* values, std::int64_t count) {  // 0 if all are finite
+  C result{};
+  for (std::int64_t i = 0; i < count; ++i) result += values[i] * Real<C>(0);
+  return result;
+}
+
+}  // namespace
+
+std::int64_t fast_length(std::int64_t least) {
+  std::int64_t best = 2;
+  while (best < least) best *= 2;
+  for (std::int64_t fives = 2; fives < best; fives *= 5) {
+    for (std::int64_t n = fives; n < best; n *= 3) {
+      std::int64_t even = n;
+      while (even < least) even *= 2;
+      best = std::min(best, even);
+    }
+  }
+  return best;
+}
+
+Distinct::Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides) {
+  std::int64_t weight[max_batch_dims] = {}, next = 1;
+  for (int d = batch.dims - 1; d >= 0; --d) {
+    if (std::all_of(strides.begin(), strides.end(), [d](const std::int64_t* s) { return s[d] == 0; })) continue;
+    weight[d] = next;
+    next *= batch.size[d];
+  }
+  const std::int64_t rows = batch.rows();
+  of_row_.resize(static_cast<std::size_t>(rows));
+  first_.assign(static_cast<std::size_t>(rows == 0 ? 0 : next), -1);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::int64_t number = 0, left = row;
+    for (int d = batch.dims - 1; d >= 0; --d) {
+      number += left % batch.size[d] * weight[d];
+      left /= batch.size[d];
+    }
+    of_row_[static_cast<std::size_t>(row)] = number;
+    std::int64_t& first = first_[static_cast<std::size_t>(number)];
+    if (first < 0) first = row;
+  }
+}
+
+Samples::Samples(void* data_, DType dtype_, std::int64_t length_, std::int64_t step_, const std::int64_t* batch_stride,
+                 const Batch& batch)
+    : data(data_), dtype(dtype_), length(length_), step(step_) {
+  std::copy_n(batch_stride, batch.dims, stride);
+}
+
+void* Samples::row(const Batch& batch, std::int64_t row, std::int64_t at) const {
+  std::int64_t elements = at * step;
+  for (int d = batch.dims - 1; d >= 0; --d) {
+    elements += row % batch.size[d] * stride[d];
+    row /= batch.size[d];
+  }
+  return offset(data, dtype, elements);
+}
+
+void for_each_range(std::int64_t count, std::int64_t samples_per_item, const Body& body) {
+  constexpr std::int64_t samples_per_task = 1 << 16;
+  const std::int64_t grain = std::max<std::int64_t>(samples_per_task / std::max<std::int64_t>(samples_per_item, 1), 1);
+  const auto call = [](void* argument, std::int64_t first, std::int64_t last) {
+    (*static_cast<const Body*>(argument))(first, last);
+  };
+  const ParallelFor torch_threads = parallel_for();
+  torch_threads.run(torch_threads.context, count, grain, call, const_cast<Body*>(&body));
+}
+
+template <class T>
+Array empty_rows(std::int64_t rows, std::int64_t length) {
+  return torch::stable::empty(std::vector<std::int64_t>{rows, length}, scalar_type<T>);
+}
+
+template <class C>
+Array WindowSpectra<C>::make(std::int64_t first, std::int64_t count) const {
+  const std::int64_t n = this->n_, pieces = this->pieces_;
+  const Array values = empty_rows<C>(count, n);
+  for_each_range(count, n, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t i = from; i < to; ++i) {
+      const std::int64_t row = this->rows_.first((first + i) / pieces);
+      C* const window = numbers<C>(values) + i * n;
+      // In the numbers of the row: the window, and in it what a stretch of samples has.
+      const std::int64_t begin = windows_.begin + (first + i) % pieces * windows_.hop, end = begin + windows_.length;
+      std::int64_t at = begin, stretch_begin = 0;
+      for (const Samples* stretch = &samples_; stretch != nullptr; stretch = stretch->rest) {
+        const std::int64_t low = std::clamp(stretch_begin, at, end),
+                           high = std::clamp(stretch_begin + stretch->length, low, end);
+        std::fill(window + (at - begin), window + (low - begin), C{});
+        if (high > low) {
+          convert_from(stretch->dtype, stretch->row(batch_, row, low - stretch_begin), stretch->step, high - low,
+                       window + (low - begin));
+        }
+        at = high;
+        stretch_begin += stretch->length;
+      }
+      std::fill(window + (at - begin), window + n, C{});
+    }
+  });
+  if constexpr (is_real<C>) {
+    return fft_r2c(values, Norm::none);
+  } else {
+    return fft_c2c(values, true, Norm::none);
+  }
+}
+
+template <class C>
+void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
+              std::span<const Product<C>> products) {
+  using Z = Spectral<C>;
+  const std::int64_t items = batch.rows() * pieces, bins = bins_of<C>(n);
+  std::vector<Array> sums(products.size());
+  const auto added_up = [&](const Product<C>& p) { return p.results.count() * p.pieces < items; };
+  const auto serves_several = [&](const Spectra<C>& s) { return s.count() < items; };
+  if (serves_several(x)) x.hold(0, x.count());
+  for (std::size_t p = 0; p < products.size(); ++p) {
+    if (serves_several(products[p].factor)) products[p].factor.hold(0, products[p].factor.count());
+    if (!added_up(products[p])) continue;
+    sums[p] = empty_rows<std::complex<double>>(products[p].results.count() * products[p].pieces, bins);
+    torch::stable::zero_(sums[p]);
+  }
+
+  const std::int64_t most = std::max<std::int64_t>(bytes_at_once / (bins * std::int64_t{sizeof(Z)}), 1);
+  std::vector<const Z*> from, by;
+  std::vector<Z*> to;
+  std::vector<std::complex<double>*> to_sum;
+  for (std::int64_t first = 0; first < items; first += most) {
+    const std::int64_t count = std::min(most, items - first);
+    if (!serves_several(x)) x.hold(first, count);
+    from.clear();
+    for (std::int64_t i = first; i < first + count; ++i) from.push_back(x.at(x.id(i / pieces, i % pieces)));
+    for (std::size_t p = 0; p < products.size(); ++p) {
+      const Product<C>& product = products[p];
+      if (!serves_several(product.factor)) product.factor.hold(first, count);
+      by.clear();
+      for (std::int64_t i = first; i < first + count; ++i)
+        by.push_back(product.factor.at(product.factor.id(i / pieces, i % pieces)));
+      const auto run = [&](auto kernel, auto* const* results) {
+        kernel.count = count;
+        kernel.bins = bins;
+        kernel.conjugate = product.conjugate;
+        kernel.x = from.data();
+        kernel.h = by.data();
+        kernel.y = results;
+        check(spectral_product(kernel, parallel_for()), Algorithm::automatic, "");
+      };
+      if (added_up(product)) {
+        to_sum.clear();
+        for (std::int64_t i = first; i < first + count; ++i) {
+          const std::int64_t result = product.results.of_row(i / pieces) * product.pieces;
+          to_sum.push_back(begin_of(sums[p], result + (product.pieces == 1 ? 0 : i % pieces), bins));
+        }
+        SpectralProduct<Real<C>, double> kernel;
+        kernel.add = true;
+        run(kernel, to_sum.data());
+      } else {
+        const Array spectra = empty_rows<Z>(count, bins);
+        to.clear();
+        for (std::int64_t i = 0; i < count; ++i) to.push_back(numbers<Z>(spectra) + i * bins);
+        run(SpectralProduct<Real<C>>{}, to.data());
+        product.deliver(first, count, spectra);
+      }
+    }
+  }
+
+  const std::int64_t most_sums = std::max<std::int64_t>(most / 2, 1);
+  for (std::size_t p = 0; p < products.size(); ++p) {
+    if (!added_up(products[p])) continue;
+    const std::int64_t results = products[p].results.count() * products[p].pieces;
+    for (std::int64_t first = 0; first < results; first += most_sums) {
+      const std::int64_t count = std::min(most_sums, results - first);
+      products[p].deliver(first, count, torch::stable::narrow(sums[p], 0, first, count));
+    }
+  }
+}
+
+Array inverse(const Array& spectra, std::int64_t n, bool real) {
+  return real ? fft_c2r(spectra, n, Norm::by_n) : fft_c2c(spectra, false, Norm::by_n);
+}
+
+bool Destination::store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const {
+  const std::int64_t n = values.size(1);
+  std::atomic<bool> finite{true};
+  const auto write = [&]<class C>(C*) {
+    for_each_range(count, per_piece, [&](std::int64_t range_first, std::int64_t range_last) {
+      std::vector<C> sum(plus ? static_cast<std::size_t>(per_piece) : 0);
+      for (std::int64_t i = range_first; i < range_last; ++i) {
+        const std::int64_t row = results.first((first + i) / pieces), at = begin + (first + i) % pieces * per_piece;
+        const std::int64_t length = std::min(per_piece, end - at);
+        C* numbers_of_row = numbers<C>(values) + i * n + from;
+        if (plus && at < plus->length) {
+          const std::int64_t both = std::min(length, plus->length - at);
+          convert_from(plus->dtype, plus->row(batch, row, at), plus->step, both, sum.data());
+          for (std::int64_t k = 0; k < both; ++k) numbers_of_row[k] += sum[static_cast<std::size_t>(k)];
+        }
+        if (probe(numbers_of_row, length) != C{}) finite = false;
+        convert_to(to.dtype, numbers_of_row, length, to.row(batch, row, at), to.step);
+      }
+    });
+  };
+  switch (values.scalar_type()) {
+    case ScalarType::Float: write(static_cast<float*>(nullptr)); break;
+    case ScalarType::Double: write(static_cast<double*>(nullptr)); break;
+    case ScalarType::ComplexFloat: write(static_cast<std::complex<float>*>(nullptr)); break;
+    default: write(static_cast<std::complex<double>*>(nullptr));
+  }
+  return finite;
+}
+
+void Destination::clear(const Distinct& results) const {
+  const std::vector<double> zeros(static_cast<std::size_t>(to.length));
+  for (std::int64_t i = 0; i < results.count(); ++i) {
+    const std::int64_t row = results.first(i);
+    convert_to(to.dtype, zeros.data(), to.length, to.row(batch, row), to.step);
+  }
+}
+
+template class WindowSpectra<float>;
+template class WindowSpectra<double>;
+template class WindowSpectra<std::complex<float>>;
+template class WindowSpectra<std::complex<double>>;
+template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<float>&, std::span<const Product<float>>);
+template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<double>&, std::span<const Product<double>>);
+template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<float>>&,
+                       std::span<const Product<std::complex<float>>>);
+template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<double>>&,
+                       std::span<const Product<std::complex<double>>>);
+
+}  // namespace torch_iir::ops
