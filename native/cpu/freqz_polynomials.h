@@ -62,7 +62,8 @@ class Angles {
  private:
   TORCH_IIR_INLINE void set(int i, double half_cosine, double half_sine) {
     const bool right = half_cosine * half_cosine >= half_sine * half_sine;
-    const double v = right ? 2 * half_sine * half_sine : -2 * half_cosine * half_cosine;
+    // Never 0 on the left: its sign tells the side.
+    const double v = right ? 2 * half_sine * half_sine : -2 * half_cosine * half_cosine - 0x1p-1000;
     versine[i] = v;
     cosine[i] = (right ? 1 : -1) - v;
     sine[i] = 2 * half_sine * half_cosine;

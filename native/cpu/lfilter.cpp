@@ -41,7 +41,8 @@ template <class State>
 bool takes(Algorithm algorithm, int order) {
   if (algorithm == Algorithm::direct) return true;
   if (std::is_same_v<State, Complex>) return false;
-  return algorithm == Algorithm::segments ? order >= 1 && order <= register_order : order <= largest_order;
+  if (algorithm == Algorithm::segments) return order >= 1 && order <= register_order;
+  return (algorithm == Algorithm::rows || algorithm == Algorithm::blocks) && order <= largest_order;
 }
 
 // The filters of a batch, normalised row by row.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "fir.h"
 #include "storage.h"
 #include "torch_iir/lfilter.h"
 
@@ -29,6 +30,16 @@ struct Arguments {
   }
 };
 
+// Whether rows of a filter without recursion, a = [1], are convolved by FFT: where that is faster, or forced. What has
+// another a, or needs its gradient, is not.
+bool by_fft(const Arguments& args, std::int64_t rows, bool a_has_gradient = false) {
+  constexpr std::int64_t shortest = 192, least_work = 1 << 21;  // coefficients, multiply-adds
+  const std::int64_t length = args.b.length();
+  const bool faster = length >= shortest && args.samples >= shortest && rows * args.samples >= least_work / length;
+  if (algorithm() != Algorithm::fft && (algorithm() != Algorithm::automatic || !faster)) return false;
+  return args.a.length() == 1 && !is_complex(args.storage.result) && !a_has_gradient && only_ones(args.a);
+}
+
 template <class T>
 std::tuple<Returned, Returned> forward(const Arguments& args) {
   using Type = Types<T>;
@@ -51,7 +62,17 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   Into<typename Type::Held> zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
   row_major(batch, args.order, zf_stride);
 
-  if (batch.rows() > 0) {
+  Algorithm chosen = algorithm();
+  const auto convolved = [&] {
+    if (!by_fft(args, batch.rows())) return false;
+    chosen = Algorithm::automatic;  // if this fails
+    const Samples of_zi = args.zi ? Samples(args.zi, zi_stride, batch) : Samples();
+    return filter_by_fft(batch, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
+                         args.zi ? &of_zi : nullptr,
+                         Samples(data(y), args.storage.result, args.samples, 1, y_stride, batch),
+                         Samples(data(zf), args.storage.state, args.order, 1, zf_stride, batch));
+  };
+  if (batch.rows() > 0 && !convolved()) {
     LFilter<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
@@ -63,7 +84,7 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = rows_of<Type::pairs>(zi.data, zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = rows_of<Type::pairs>(zf_out.data, 1, zf_stride, batch);
-    check(torch_iir::lfilter(kernel, algorithm(), parallel_for()), algorithm(), "a[..., 0]");
+    check(torch_iir::lfilter(kernel, chosen, parallel_for()), chosen, "a[..., 0]");
     y_out.store();
     zf_out.store();
   }
@@ -115,6 +136,27 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   check_shape(given.gy, shape, {args.samples}, "y");
   check_shape(given.gzf, shape, {args.order}, "zf");
 
+  Algorithm chosen = algorithm();
+  const auto convolved = [&] {
+    if (!by_fft(args, batch.rows(), given.wanted[2])) return false;
+    chosen = Algorithm::automatic;  // if this fails
+    Samples g;
+    if (given.gy) g = Samples(given.gy, gy_stride, batch);
+    g.length = args.samples;
+    const Samples of_zf = given.gzf ? Samples(given.gzf, gzf_stride, batch) : Samples();
+    if (given.gzf) g.rest = &of_zf;
+    const auto target = [&](bool wanted, const Handle& handle, const Tensor& like, const std::int64_t* stride) {
+      return wanted ? Samples(data(handle), like.dtype, like.length(), 1, stride, batch) : Samples();
+    };
+    return gradients_by_fft(batch, g, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
+                            target(given.wanted[0], gx, args.x, gx_stride),
+                            target(given.wanted[1], gb, args.b, gb_stride),
+                            target(wants_gzi, gzi, args.zi, gzi_stride));
+  };
+  const auto results = [&] {
+    return std::tuple{Returned{gx.release()}, Returned{gb.release()}, Returned{ga.release()}, Returned{gzi.release()}};
+  };
+  if (batch.rows() > 0 && convolved()) return results();
   if (batch.rows() > 0) {
     LFilterBackward<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
@@ -131,7 +173,7 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
     if (given.wanted[1]) kernel.gb = rows(gb_out.data, 1, gb_stride, batch);
     if (given.wanted[2]) kernel.ga = rows(ga_out.data, 1, ga_stride, batch);
     if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
-    check(torch_iir::lfilter_backward(kernel, algorithm(), parallel_for()), algorithm(), "a[..., 0]");
+    check(torch_iir::lfilter_backward(kernel, chosen, parallel_for()), chosen, "a[..., 0]");
   } else {
     fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
     fill_zero(gb_out, args.b, given.wanted[1]);
@@ -142,7 +184,7 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   gb_out.store();
   ga_out.store();
   gzi_out.store();
-  return {Returned{gx.release()}, Returned{gb.release()}, Returned{ga.release()}, Returned{gzi.release()}};
+  return results();
 }
 
 }  // namespace

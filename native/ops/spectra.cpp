@@ -113,12 +113,12 @@ Array WindowSpectra<C>::make(std::int64_t first, std::int64_t count) const {
       for (const Samples* stretch = &samples_; stretch != nullptr; stretch = stretch->rest) {
         const std::int64_t low = std::clamp(stretch_begin, at, end),
                            high = std::clamp(stretch_begin + stretch->length, low, end);
-        std::fill(window + (at - begin), window + (low - begin), C{});
-        if (high > low) {
+        if (stretch->data != nullptr && high > low) {
+          std::fill(window + (at - begin), window + (low - begin), C{});
           convert_from(stretch->dtype, stretch->row(batch_, row, low - stretch_begin), stretch->step, high - low,
                        window + (low - begin));
+          at = high;
         }
-        at = high;
         stretch_begin += stretch->length;
       }
       std::fill(window + (at - begin), window + n, C{});
@@ -235,10 +235,13 @@ bool Destination::store(const Distinct& results, std::int64_t first, std::int64_
 }
 
 void Destination::clear(const Distinct& results) const {
-  const std::vector<double> zeros(static_cast<std::size_t>(to.length));
+  std::vector<std::complex<double>> values(static_cast<std::size_t>(to.length));
   for (std::int64_t i = 0; i < results.count(); ++i) {
     const std::int64_t row = results.first(i);
-    convert_to(to.dtype, zeros.data(), to.length, to.row(batch, row), to.step);
+    if (plus) {
+      convert_from(plus->dtype, plus->row(batch, row), plus->step, std::min(plus->length, to.length), values.data());
+    }
+    convert_to(to.dtype, values.data(), to.length, to.row(batch, row), to.step);
   }
 }
 

@@ -51,7 +51,7 @@ class Distinct {
 
 // Samples of each row of a batch, of any dtype; beyond them there are zeros, or where `rest` continues them.
 struct Samples {
-  void* data = nullptr;
+  void* data = nullptr;  // null: zeros
   DType dtype = DType::float32;
   std::int64_t length = 0, step = 1;
   Strides stride = {};
@@ -160,7 +160,7 @@ struct Destination {
 
   // False if a number is not finite. `values` begins with the result number `first`.
   bool store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const;
-  // Zeros everywhere, for what no piece comes to.
+  // Zeros, or what is in `plus`, everywhere: for what no piece comes to.
   void clear(const Distinct& results) const;
 };
 

@@ -3,7 +3,7 @@ from typing import Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Algorithm = Literal["automatic", "direct", "rows", "segments", "blocks", "wavefront"]
+Algorithm = Literal["automatic", "direct", "rows", "segments", "blocks", "wavefront", "fft"]
 
 Sample = TypeVar("Sample", np.float32, np.float64)
 
