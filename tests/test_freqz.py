@@ -1,9 +1,11 @@
-"""freqz and freqz_sos against scipy.signal."""
+"""freqz and freqz_sos against scipy.signal, and against their definition in long double."""
 
 from __future__ import annotations
 
 import doctest
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,120 @@ def test_response_is_the_transform_of_the_impulse_response() -> None:
         y = torch_iir.signal.lfilter(section[:3], section[3:], y)
     _, h = freqz_sos(sos, 2048)
     assert_close(h, torch.fft.rfft(y)[:-1], rtol=0, atol=1e-12)
+
+
+def exact(c: Any, w: Any) -> Any:
+    """Σ_k c_k e^{−jωk} of sections (..., S, K): (..., S, W), in long double.
+
+    Next to z = ±1, which of the two is nearer, c_k (±1)^k is summed apart: there it cancels, and exactly. So does what
+    is symmetric, with k counted from the middle.
+    """
+    c = np.asarray(c, np.result_type(c, np.longdouble))
+    w = np.asarray(w, np.longdouble)[..., None, :]
+    k = np.arange(c.shape[-1])
+    middle = np.longdouble(c.shape[-1] - 1) / 2
+    from_pi = w - np.pi - np.longdouble("1.2246467991473531772e-16")  # what np.pi lacks
+    parts = []
+    for near, angle in ((c, w), (c * (-1) ** k, from_pi)):
+        apart = (k - middle)[:, None] * angle[..., None, :]
+        rest = -2 * np.sin(apart / 2) ** 2 - 1j * np.sin(apart)  # e^{−jω(k−middle)} − 1
+        parts.append(np.exp(-1j * middle * angle) * (near.sum(-1)[..., None] + (near[..., None] * rest).sum(-2)))
+    return np.where(np.abs(w) < 2, *parts)
+
+
+def exact_sections(b: Any, a: Any, w: Any) -> Any:
+    """The response of sections (..., S, K)."""
+    return (exact(b, w) / exact(a, w)).prod(-2)
+
+
+def condition(c: Any, w: Any) -> Any:
+    """Σ_k |c_k| / |Σ_k c_k e^{−jωk}|, summed over the sections: what rounding a coefficient moves the response by."""
+    return (np.abs(c).sum(-1)[..., None] / np.abs(exact(c, w))).sum(-2)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 8])
+@pytest.mark.parametrize("kind", ["highpass", "lowpass"])
+def test_next_to_double_zeros(order: int, kind: str) -> None:
+    """Numerators cancel to 1e-16 of their terms, and no digit is lost: only the distant poles have a condition."""
+    sos = scipy.signal.butter(order, 0.3, kind, output="sos")
+    distance = np.array([1e-8, 1e-6, 1e-4, 1e-2, 0.1])
+    w, sign = (distance, 1) if kind == "highpass" else (np.pi - distance, -1)
+    assert (sos[:, :3] @ [1, sign, 1] == 0).all()  # zeros at ±1, to the last bit
+    _, h = freqz_sos(sos, w)
+    expected = exact_sections(sos[:, :3], sos[:, 3:], w)
+    assert (np.abs(expected[:2]) < 1e-5**order).all()
+    bound = 8 * EPS * (len(sos) + condition(sos[:, 3:], w))
+    assert (np.abs(h.numpy() - expected) <= bound * np.abs(expected)).all()
+    assert (freqz_sos(sos, [0.0 if kind == "highpass" else math.pi])[1].abs() < 1e-15).all()
+
+
+@pytest.mark.parametrize("radius", [0.99, 0.9999, 1 - 1e-6, 1 - 1e-9])
+@pytest.mark.parametrize("angle", [0.001, 0.003, 1.0, 3.1])
+def test_next_to_poles(radius: float, angle: float) -> None:
+    """Where A nearly vanishes, the rounding of its coefficients' sum is what is left, and no more."""
+    a = np.array([[1.0, -2 * radius * np.cos(angle), radius**2]])
+    b = np.array([[1.0, 0.3, 0.2]])
+    w = angle + (1 - radius) * np.array([-30.0, -3.0, -1.0, 0.0, 1.0, 3.0, 30.0, 1000.0])
+    _, h = freqz_sos(np.concatenate([b, a], -1), w)
+    expected = exact_sections(b, a, w)
+    bound = 8 * EPS * (1 + condition(b, w) + condition(a, w))
+    assert (np.abs(h.numpy() - expected) <= bound * np.abs(expected)).all()
+
+
+@pytest.mark.parametrize("sections", [1, 2, 7, 64, 301])
+def test_many_sections(sections: int) -> None:
+    generator = np.random.default_rng(sections)
+    freq, gain, q = (generator.uniform(*limits, sections) for limits in ((20, 7900), (-12, 12), (0.5, 5)))
+    sos = design.peaking(16000, *(torch.from_numpy(value)[:, None] for value in (freq, gain, q))).squeeze(1)
+    sos = sos.reshape(sections, 6) * torch.from_numpy(generator.uniform(0.5, 2, (sections, 1)))  # a0 is not 1
+    w = np.linspace(0, np.pi, 33)
+    _, h = freqz_sos(sos, w)
+    b, a = sos[:, :3].numpy(), sos[:, 3:].numpy()
+    expected = exact_sections(b, a, w)
+    bound = 8 * EPS * (sections + condition(b, w) + condition(a, w))
+    assert (np.abs(h.numpy() - expected) <= bound * np.abs(expected)).all()
+
+
+@pytest.mark.parametrize(("numerator", "denominator"), [(4, 1), (1, 4), (4, 4), (7, 3), (33, 12), (5000, 2), (2, 700)])
+@pytest.mark.parametrize("frequencies", [1, 5, 64])
+def test_long_polynomials(numerator: int, denominator: int, frequencies: int) -> None:
+    """Every term c_k e^{−jωk} is off by its angle's rounding, ωk eps, and by that of the sum, K eps, at most."""
+    generator = np.random.default_rng(numerator)
+    b, a = generator.standard_normal(numerator), 0.5 * generator.standard_normal(denominator) / denominator
+    a[0] = 2
+    w = generator.uniform(-4, 4, frequencies)
+    _, h = freqz(b, a, w)
+    expected = exact_sections(b[None], a[None], w)
+    errors = [c.size * (1 + np.abs(w)) * 4 * EPS * condition(c[None], w) for c in (b, a)]
+    assert (np.abs(h.numpy() - expected) <= sum(errors) * np.abs(expected)).all()
+
+
+def test_every_filter_at_its_own_frequencies() -> None:
+    generator = np.random.default_rng(0)
+    b, a = generator.standard_normal((4, 1, 3, 3)), 0.3 * generator.standard_normal((5, 3, 3))
+    a[..., 0] = 1.5
+    w = generator.uniform(0, np.pi, (4, 5, 21))
+    sos = np.concatenate(np.broadcast_arrays(b, a), -1)
+    _, h = freqz_sos(sos, w)
+    expected = exact_sections(b, a, w)
+    bound = 8 * EPS * (3 + condition(b, w) + condition(a, w))
+    assert h.shape == (4, 5, 21)
+    assert (np.abs(h.numpy() - expected) <= bound * np.abs(expected)).all()
+    shared = freqz_sos(sos, w[0, 0])[1]
+    assert_close(shared[2, 3], freqz_sos(sos[2, 3], w[0, 0])[1], rtol=4 * EPS, atol=0)
+
+
+@pytest.mark.parametrize("of", ["b", "a", "both"])
+def test_complex_sections(of: str) -> None:
+    generator = np.random.default_rng(0)
+    b, a = generator.standard_normal((2, 4, 3)) + 1j * generator.standard_normal((2, 4, 3))
+    a = a * 0.2 + [1.5, 0, 0]
+    b, a = (c if of in (name, "both") else c.real for name, c in (("b", b), ("a", a)))
+    w = np.linspace(-np.pi, np.pi, 33)
+    _, h = freqz_sos(np.concatenate([b, a], -1), w)
+    expected = exact_sections(b, a, w)
+    bound = 8 * EPS * (4 + condition(b, w) + condition(a, w))
+    assert (np.abs(h.numpy() - expected) <= bound * np.abs(expected)).all()
 
 
 def test_batches() -> None:
@@ -204,6 +320,42 @@ def test_a_fit_compiled_by_inductor() -> None:
         function(freq).backward()
         results.append(freq.grad)
     assert_close(results[1], results[0])
+
+
+def real_parts(h: Tensor) -> Tensor:
+    """What a graph may do with a response: Inductor has no complex arithmetic."""
+    return torch.view_as_real(h)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda b, a, w: freqz(b, a)[1],
+        lambda b, a, w: real_parts(freqz(b, a, 100, fs=8000.0)[1]),
+        lambda b, a, w: real_parts(freqz(b, a, w)[1]),
+        lambda b, a, w: real_parts(freqz_sos(torch.cat([b, a], -1), w)[1]),
+    ],
+)
+def test_inductor_has_nothing_to_warn_of(function: Callable[..., Tensor]) -> None:
+    """Forward, and backward where the graph's result is real."""
+    inputs = torch.randn(4, 3), torch.randn(4, 3) * 0.1 + torch.tensor([1.0, 0, 0]), torch.rand(10)
+
+    def values(function: Callable[..., Tensor]) -> list[Tensor]:
+        h = function(*inputs)
+        if h.is_complex():
+            return [h]
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        return [h, *torch.autograd.grad(function(*leaves).square().sum(), leaves, allow_unused=True)]
+
+    expected = values(function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # torch's own, as it imports Inductor
+        results = values(torch.compile(function, fullgraph=True))
+    for result, target in zip(results, expected, strict=True):
+        assert (result is None) == (target is None)
+        if result is not None:
+            assert_close(result, target)
 
 
 B, A, S = torch.tensor([1.0, 0.5]), torch.tensor([1.0, -0.5]), torch.ones(2, 6)

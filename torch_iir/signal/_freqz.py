@@ -8,9 +8,9 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from torch_iir._arguments import ArrayLike, as_coefficients, check_lfilter, check_sosfilt, first_tensor
+from torch_iir.ops.freqz import freqz as _freqz
 
 
 def freqz(
@@ -47,8 +47,9 @@ def freqz(
     Note:
         As ``scipy.signal.freqz``, except that coefficients lie along the last dimension, as in :func:`lfilter` (scipy:
         the first). There is no plot. Evaluated in double precision whatever the dtype, because the sums cancel where a
-        pole or a zero is near; then rounded. Inf or NaN where the denominator is 0. Differentiable in b, a, and
-        frequencies, to any order, forwards and backwards.
+        pole or a zero is near; then rounded. Inf or NaN where the denominator is 0. torch.compile takes it whole; of
+        what a graph then computes with the complex h, ``h.abs()`` for example, Inductor warns, but not of
+        ``torch.view_as_real(h)``. Differentiable in b, a, and frequencies, to any order, forwards and backwards.
 
     Example:
         >>> import torch
@@ -66,7 +67,7 @@ def freqz(
     b, a = as_coefficients(b, "b", like), as_coefficients(a, "a", like)
     w, omega = _frequencies(worN, whole, fs, include_nyquist, b)
     check_lfilter(w, b, a, names=("worN", "b", "a", "zi"))
-    return _rounded(w, _polynomial(b, omega) / _polynomial(a, omega), dtype)
+    return _response(b.unsqueeze(-2), a.unsqueeze(-2), w, omega, dtype)
 
 
 def freqz_sos(
@@ -89,7 +90,7 @@ def freqz_sos(
         TypeError, ValueError: as :func:`freqz`; sos has another shape, or no section.
 
     Note:
-        As ``scipy.signal.freqz_sos``, for batches of filters; a0 need not be 1.
+        As ``scipy.signal.freqz_sos``, for batches of filters; a0 need not be 1. No section's response is stored.
 
     Example:
         >>> import torch
@@ -104,9 +105,7 @@ def freqz_sos(
     sos = as_coefficients(sos, "sos", first_tensor(sos, worN))
     w, omega = _frequencies(worN, whole, fs, False, sos)
     check_sosfilt(w, sos, names=("worN", "sos", "zi"))
-    omega = omega.unsqueeze(-2)  # the same for every section
-    sections = _polynomial(sos[..., :3], omega) / _polynomial(sos[..., 3:], omega)
-    return _rounded(w, functools.reduce(torch.mul, sections.unbind(-2)), dtype)
+    return _response(sos[..., :3], sos[..., 3:], w, omega, dtype)
 
 
 def _response_dtype(*coefficients: ArrayLike) -> torch.dtype:
@@ -149,21 +148,7 @@ def _is_count(worN: ArrayLike) -> bool:
     return isinstance(worN, int)
 
 
-def _polynomial(c: Tensor, omega: Tensor) -> Tensor:
-    """Σ_k c_k e^{−jωk}, in blocks of coefficients: no matrix of all powers, which would be large for a long FIR."""
-    taps = c.shape[-1]
-    block = min(taps, 256)
-    rows = pad(c.to(torch.complex128), (0, -taps % block))
-    rows = rows.unflatten(-1, (-1, block))  # type: ignore[no-untyped-call]
-    response: Tensor = (rows @ _powers(block, omega) * _powers(rows.shape[-2], block * omega)).sum(-2)
-    return response
-
-
-def _powers(count: int, omega: Tensor) -> Tensor:
-    """e^{−jωk} for k < count: (..., count, W)."""
-    angle = torch.arange(count, dtype=torch.float64, device=omega.device).unsqueeze(-1) * omega.unsqueeze(-2)
-    return torch.complex(angle.cos(), -angle.sin())
-
-
-def _rounded(w: Tensor, h: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return w.to(torch.float32 if dtype == torch.complex64 else torch.float64), h.to(dtype)
+def _response(b: Tensor, a: Tensor, w: Tensor, omega: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The frequencies and the response of sections (..., S, K), in the precision of dtype."""
+    wide = dtype == torch.complex128
+    return w.to(torch.float64 if wide else torch.float32), _freqz(b, a, omega, wide)
