@@ -1,11 +1,13 @@
 """scipy.signal's recursive filters on tensors: same names, order of arguments, defaults and numbers.
 
-lfilter_tv, whose coefficients change in time, is not in scipy.
+Not in scipy: lfilter_tv, whose coefficients change in time; lfilter_fsm and sosfilt_fsm, which sample the response of a
+filter in frequency.
 """
 
 from torch_iir.signal._filtfilt import filtfilt
 from torch_iir.signal._freqz import freqz, freqz_sos
 from torch_iir.signal._lfilter import lfilter, lfilter_zi, lfiltic
+from torch_iir.signal._lfilter_fsm import lfilter_fsm, sosfilt_fsm
 from torch_iir.signal._lfilter_tv import lfilter_tv
 from torch_iir.signal._sosfilt import sosfilt, sosfilt_zi, sosfiltfilt
 
@@ -14,10 +16,12 @@ __all__ = [
     "freqz",
     "freqz_sos",
     "lfilter",
+    "lfilter_fsm",
     "lfilter_tv",
     "lfilter_zi",
     "lfiltic",
     "sosfilt",
+    "sosfilt_fsm",
     "sosfilt_zi",
     "sosfiltfilt",
 ]
