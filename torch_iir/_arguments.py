@@ -212,7 +212,7 @@ def _check_columns(
 def check_fft(
     input: Tensor, n: int, norm: int, *, real: bool = False, length: int | None = None, bins: bool = False
 ) -> None:
-    """Raises for the first wrong argument of fft and its kin. Adjoints have a length, and an input of points or bins."""
+    """Raises for the first wrong argument of fft and its kin; adjoints have a length, and take points or bins."""
     _check_tensors([("input", input)], real)
     if input.dtype == torch.bfloat16:
         raise TypeError(f"input must not be {input.dtype}: torch's FFT has none")
@@ -231,17 +231,17 @@ def check_fft(
         raise ValueError(f"the last dimension of input must be what n = {n} points give, {wanted}, got {given}")
 
 
-def check_fftconvolve(in1: Tensor, in2: Tensor, size: int, summed: int = 0, n_fft: int = 0) -> tuple[int, ...]:
+def check_fftconvolve(in1: Tensor, in2: Tensor, size: int, n_fft: int = 0) -> tuple[int, ...]:
     """Raises for the first wrong argument of fftconvolve; returns the broadcast batch shape."""
     given = [("in1", in1), ("in2", in2)]
     _check_tensors(given)
-    for name, value in (("size", size), ("summed", summed), ("n_fft", n_fft)):
+    for name, value in (("size", size), ("n_fft", n_fft)):
         if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-    batch = broadcast_batch(given)
-    if summed >> len(batch):
-        raise ValueError(f"summed must have bits for the {len(batch)} batch dimensions only, got {summed}")
-    return batch
+            raise ValueError(f"{name} must not be negative, got {value}")
+    least = 0 if n_fft == 0 or in1.numel() == 0 else min(size, in2.shape[-1])
+    if n_fft < least:
+        raise ValueError(f"n_fft must be 0 or at least the smaller of size and in2's length, {least}, got {n_fft}")
+    return broadcast_batch(given)
 
 
 def check_convolution(in1: Tensor, in2: Tensor, axes: Sequence[int]) -> None:

@@ -84,7 +84,7 @@ def _declared(
                 yield _numbers(n // 2 + 1 if to_bins else n, *layout, real=from_bins), n, length, norm
 
     for op in (Transform, Adjoint):
-        op.__name__ = op.__qualname__ = op.name  # what a grad_fn is called by
+        op.__name__ = op.__qualname__ = op.name
     return Transform, Adjoint
 
 

@@ -37,7 +37,7 @@ class FFTConvolve(Op, name="fftconvolve"):
     def fake(
         in1: Tensor, in2: Tensor, start: int, size: int, reverse: bool = False, summed: int = 0, n_fft: int = 0
     ) -> tuple[Tensor]:
-        batch = check_fftconvolve(in1, in2, size, summed, n_fft)
+        batch = check_fftconvolve(in1, in2, size, n_fft)
         last = len(batch) - 1
         kept = (1 if summed >> (last - index) & 1 else length for index, length in enumerate(batch))
         return (in1.new_empty((*kept, size), dtype=torch.promote_types(in1.dtype, in2.dtype)),)

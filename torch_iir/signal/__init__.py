@@ -1,9 +1,10 @@
-"""scipy.signal's recursive filters on tensors: same names, order of arguments, defaults and numbers.
+"""scipy.signal's recursive filters and convolutions on tensors: same names, order of arguments, defaults and numbers.
 
 Not in scipy: lfilter_tv, whose coefficients change in time; lfilter_fsm and sosfilt_fsm, which sample the response of a
 filter in frequency.
 """
 
+from torch_iir.signal._fftconvolve import fftconvolve, oaconvolve
 from torch_iir.signal._filtfilt import filtfilt
 from torch_iir.signal._freqz import freqz, freqz_sos
 from torch_iir.signal._lfilter import lfilter, lfilter_zi, lfiltic
@@ -12,6 +13,7 @@ from torch_iir.signal._lfilter_tv import lfilter_tv
 from torch_iir.signal._sosfilt import sosfilt, sosfilt_zi, sosfiltfilt
 
 __all__ = [
+    "fftconvolve",
     "filtfilt",
     "freqz",
     "freqz_sos",
@@ -20,6 +22,7 @@ __all__ = [
     "lfilter_tv",
     "lfilter_zi",
     "lfiltic",
+    "oaconvolve",
     "sosfilt",
     "sosfilt_fsm",
     "sosfilt_zi",
