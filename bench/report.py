@@ -41,8 +41,8 @@ def markdown(results: Results) -> str:
         parts += ["## Against others", table(SPEED, figures)]
     if figures := of_table(results, "limits"):
         parts += ["## Limits", "Less is better.", table(LIMITS, figures)]
-    if figures := of_table(results, "algorithms"):
-        parts += ["## Algorithms", algorithms(figures)]
+    if variants := of_algorithms(results):
+        parts += ["## Algorithms", *map(algorithms, variants.values())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,9 +63,7 @@ def readme_blocks(all_results: Sequence[Results]) -> dict[str, str]:
     measured = f"{machine_line(widest)} Figures of {ISAS[widest['machine']['isa']]}{halves}."
     tables = (table(speed, of_table(widest, "speed")), "Less is better:", table(limits, of_table(widest, "limits")))
     blocks = {"bench": "\n\n".join((measured, *tables))}
-    if figures := of_table(widest, "algorithms"):
-        blocks["bench algorithms"] = algorithms(figures)
-    return blocks
+    return blocks | {f"bench {name}": algorithms(figures) for name, figures in of_algorithms(widest).items()}
 
 
 def with_blocks(text: str, blocks: dict[str, str]) -> str:
@@ -89,6 +87,12 @@ Columns = dict[str, Callable[[Record], str]]
 def of_table(results: Results, name: str) -> list[Record]:
     questions = results["questions"].values()
     return [figure for question in questions if question["table"] == name for figure in question["figures"]]
+
+
+def of_algorithms(results: Results) -> dict[str, list[Record]]:
+    """A table for each question: what it compares is its own."""
+    questions = results["questions"].items()
+    return {name: question["figures"] for name, question in questions if question["table"] == "algorithms"}
 
 
 def by_name(results: Results) -> dict[tuple[str, str], Record]:
@@ -118,7 +122,7 @@ def table(columns: Columns, figures: Iterable[Record]) -> str:
 
 
 def algorithms(figures: Sequence[Record]) -> str:
-    """Million samples a second of each forced algorithm; in bold, the one that runs unless another is forced."""
+    """Million samples a second of each variant; in bold, the one that runs unless another is forced."""
     names = dict.fromkeys(name for figure in figures for name in figure["seconds"] if name not in ("automatic", "copy"))
 
     def cell(figure: Record, name: str) -> str:
@@ -129,7 +133,9 @@ def algorithms(figures: Sequence[Record]) -> str:
 
     columns: Columns = {"filter": lambda figure: str(figure["figure"])}
     columns |= {name: partial(cell, name=name) for name in names}
-    return f"{algorithms.__doc__}\n\n{table(columns, figures)}"
+    forced = any("automatic" in figure["seconds"] for figure in figures)
+    bold = "; in bold, the one that runs unless another is forced" if forced else ""
+    return f"Million samples a second{bold}.\n\n{table(columns, figures)}"
 
 
 def number(value: float) -> str:

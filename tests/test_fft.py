@@ -389,27 +389,14 @@ def test_wrong_arguments_raise(call: Callable[[], Tensor], error: type[Exception
         (RFFT, (X, 8, 3), "norm must be 0 .*, got 3"),
         (RFFT, (X[0, 0], 8, 0), "input must have at least one dimension"),
         (RFFT, (Y, 8, 0), "input must be real"),
+        (RFFT, (X.long(), 8, 0), "input must have a floating or complex dtype"),
+        (FFTAdjoint, (X, 8, -1, 0), "length must be at least 0, got -1"),
         (FFTAdjoint, (X, 7, 8, 0), "the last dimension of input must be .* 7, got"),
     ],
 )
 def test_wrong_arguments_of_the_ops_raise(op: Any, args: tuple[Any, ...], message: str) -> None:
     overload = getattr(torch.ops.torch_iir, op.name).default
     with pytest.raises(RuntimeError, match=message):
-        overload(*args)
-    with pytest.raises((ValueError, TypeError), match=message):
-        overload(args[0].to("meta"), *args[1:])
-
-
-@pytest.mark.parametrize(
-    ("op", "args", "message"),
-    [
-        (RFFT, (X.long(), 8, 0), "input must have a floating or complex dtype, got torch.int64"),
-        (FFTAdjoint, (X, 8, -1, 0), "length must be at least 0, got -1"),
-    ],
-)
-def test_wrong_arguments_that_torch_itself_finds(op: Any, args: tuple[Any, ...], message: str) -> None:
-    overload = getattr(torch.ops.torch_iir, op.name).default
-    with pytest.raises(RuntimeError):  # in its own words
         overload(*args)
     with pytest.raises((ValueError, TypeError), match=message):
         overload(args[0].to("meta"), *args[1:])

@@ -28,7 +28,8 @@ def arguments(shapes: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor |
     generator = torch.Generator().manual_seed(7)
     tensors = [None if s is None else torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
     x, b, zi = (None if t is None else t.to(dtype) for t in tensors)
-    assert x is not None and b is not None
+    assert x is not None
+    assert b is not None
     return x, b, zi
 
 

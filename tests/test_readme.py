@@ -33,6 +33,11 @@ def test_code_runs() -> None:
     torch.testing.assert_close(scope["same"], scope["rising"])
     whole = slice(0, -80)  # after the last frame the filter stays
     torch.testing.assert_close(scope["spoken"][:, whole], scope["rising"][:, whole], rtol=0, atol=0.02)
+    assert scope["echo"].shape == (8, 19999)
+    difference = scope["sampled"] - scope["sosfilt"](scope["cascade"], scope["x"])
+    assert (difference.abs().amax(-1) <= scope["bound"] + 1e-5).all()  # and what is rounded
+    torch.testing.assert_close((scope["x"] * scope["back"]).sum(), scope["spectrum"].abs().square().sum())
+    assert scope["response"].shape == scope["w"].shape == (1024,)
     torch.testing.assert_close(scope["smoothed"], scope["lfilter"]([0.01], [1, -0.99], scope["x"]))
 
 

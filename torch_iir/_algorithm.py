@@ -21,9 +21,9 @@ def algorithm(name: str) -> Iterator[None]:
 
     Args:
         name: ``"automatic"`` (by rows, samples and order: the table in the README), ``"direct"`` (one sample after
-            another), ``"rows"`` (rows in SIMD lanes), ``"segments"`` (one row cut into segments), ``"blocks"`` (one row,
-            blocks of outputs at once), ``"wavefront"`` (sections in SIMD lanes: sosfilt) or ``"fft"`` (a convolution:
-            lfilter with a = [1]). A filter that the forced algorithm cannot run is a RuntimeError.
+            another), ``"rows"`` (rows in SIMD lanes), ``"segments"`` (one row cut into segments), ``"blocks"`` (one
+            row, blocks of outputs at once), ``"wavefront"`` (sections in SIMD lanes: sosfilt) or ``"fft"`` (a
+            convolution: lfilter with a = [1]). A filter that the forced algorithm cannot run is a RuntimeError.
 
     The environment variable ``TORCH_IIR_ALGORITHM`` does the same from the start.
 

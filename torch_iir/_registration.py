@@ -173,8 +173,8 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
             return Derivative.jvp(ctx, *tangents)[0]
 
-    derivative = OneOutput if _has_one_output(overload) else Derivative
-    derivative.__name__ = derivative.__qualname__ = op.__name__
+    base: Any = OneOutput if _has_one_output(overload) else Derivative
+    derivative = type(base)(op.__name__, (base,), {})  # what a grad_fn is called by is made with the class
     apply: Callable[..., Any] = getattr(derivative, "apply")  # noqa: B009  (it comes from C++, untyped)
 
     def kernel(keyset: Any, *args: Any) -> Any:
@@ -187,7 +187,7 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
         with _below_autograd():
             return redispatch(keyset & _after_autograd, *args)
 
-    for cls in {Derivative, derivative}:
+    for cls in {Derivative, base}:
         for method in (cls.forward, cls.setup_context, cls.backward, cls.jvp):
             _hide_from_dynamo(method)
     _hide_from_dynamo(kernel)

@@ -100,10 +100,10 @@ const char* compiler() noexcept {
 #define TORCH_IIR_ADDRESS(isa, name, ...) &isa::name,
 #define TORCH_IIR_PARAMETER(...) __VA_OPT__(__VA_ARGS__ method, )
 #define TORCH_IIR_PASSED(...) __VA_OPT__(method, )
-#define TORCH_IIR_DEFINE(name, choice, ...)                                                                        \
-  Status name(const __VA_ARGS__& parameters, TORCH_IIR_PARAMETER(choice) ParallelFor parallel_for) noexcept {      \
-    using Function = Status (*)(const __VA_ARGS__&, TORCH_IIR_AND(choice) ParallelFor) noexcept;                   \
-    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};                         \
+#define TORCH_IIR_DEFINE(name, choice, ...)                                                                       \
+  Status name(const __VA_ARGS__& parameters, TORCH_IIR_PARAMETER(choice) ParallelFor parallel_for) noexcept {     \
+    using Function = Status (*)(const __VA_ARGS__&, TORCH_IIR_AND(choice) ParallelFor) noexcept;                  \
+    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};                        \
     return functions[current.load(std::memory_order_relaxed)](parameters, TORCH_IIR_PASSED(choice) parallel_for); \
   }
 TORCH_IIR_EACH_KERNEL(TORCH_IIR_DEFINE)

@@ -19,7 +19,8 @@ auto coefficients(const Matrices<T>& c) {
 }
 
 inline constexpr int angles_at_once = 512;  // a block, whose tables and results lie in the first cache
-inline constexpr int sections_at_once = 8;  // forwards: whose products are divided by each other once, far from overflow
+inline constexpr int sections_at_once =
+    8;  // forwards: whose products are divided by each other once, far from overflow
 #if defined(__AVX512F__)
 inline constexpr int vectors_forwards = 4, vectors_backwards = 2;  // at once: as many as there are registers for
 #else
@@ -294,8 +295,8 @@ Status run(const FreqzBackward<Value, Coefficient>& f, const ParallelFor& parall
 
 }  // namespace
 
-#define TORCH_IIR_FREQZ(...)                                                                         \
-  Status freqz(const Freqz<__VA_ARGS__>& f, ParallelFor p) noexcept { return run(f, p); }            \
+#define TORCH_IIR_FREQZ(...)                                                              \
+  Status freqz(const Freqz<__VA_ARGS__>& f, ParallelFor p) noexcept { return run(f, p); } \
   Status freqz_backward(const FreqzBackward<__VA_ARGS__>& f, ParallelFor p) noexcept { return run(f, p); }
 
 TORCH_IIR_FREQZ(float)

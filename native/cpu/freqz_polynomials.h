@@ -70,8 +70,8 @@ class Angles {
   }
 };
 
-// c0 + c1 z^−1 + c2 z^−2, times z: c1 + (c0 + c2) cos w + j (c0 − c2) sin w. The factor z is the same in all sections and
-// cancels between numerator and denominator.
+// c0 + c1 z^−1 + c2 z^−2, times z: c1 + (c0 + c2) cos w + j (c0 − c2) sin w. The factor z is the same in all sections
+// and cancels between numerator and denominator.
 template <class Coefficient>
 struct Centred {
   static constexpr bool complex = !std::is_same_v<Coefficient, double>;
@@ -131,7 +131,9 @@ struct Centred {
   }
 
   void gradient(const Doubles* sums, Coefficient* to) const {
-    const auto real = [&](int k) { return k == 1 ? sum(sums[0]) : sum(k == 0 ? sums[1] - sums[2] : sums[1] + sums[2]); };
+    const auto real = [&](int k) {
+      return k == 1 ? sum(sums[0]) : sum(k == 0 ? sums[1] - sums[2] : sums[1] + sums[2]);
+    };
     const auto imaginary = [&](int k) {
       return k == 1 ? sum(sums[3]) : sum(k == 0 ? sums[4] + sums[5] : sums[4] - sums[5]);
     };
@@ -241,8 +243,7 @@ class Filter {
   static std::size_t bytes(const Problem& f) {
     const int longest = f.b_length > f.a_length ? f.b_length : f.a_length;
     return Scratch::bytes<Coefficient>(room(longest)) +
-           Scratch::bytes<Coefficient>(room(f.sections) *
-                                       room(Form::values(f.b_length) + Form::values(f.a_length))) +
+           Scratch::bytes<Coefficient>(room(f.sections) * room(Form::values(f.b_length) + Form::values(f.a_length))) +
            Scratch::bytes<int>(room(2 * f.sections));
   }
   // How many coefficients there are.

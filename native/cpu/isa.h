@@ -65,15 +65,15 @@
   K(nnls_derivative, NNLSSolver, NNLSDerivative<float>)                                                 \
   K(nnls_derivative, NNLSSolver, NNLSDerivative<double>)                                                \
   K(nnls_derivative, NNLSSolver, NNLSDerivative<Half>)                                                  \
-  K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>) \
-  K(freqz, , Freqz<float>) \
-  K(freqz, , Freqz<double>) \
-  K(freqz, , Freqz<float, std::complex<double>>) \
-  K(freqz, , Freqz<double, std::complex<double>>) \
-  K(freqz_backward, , FreqzBackward<float>) \
-  K(freqz_backward, , FreqzBackward<double>) \
-  K(freqz_backward, , FreqzBackward<float, std::complex<double>>) \
-  K(freqz_backward, , FreqzBackward<double, std::complex<double>>) \
-  K(spectral_product, , SpectralProduct<float>) \
-  K(spectral_product, , SpectralProduct<double>) \
+  K(nnls_derivative, NNLSSolver, NNLSDerivative<BFloat16>)                                              \
+  K(freqz, , Freqz<float>)                                                                              \
+  K(freqz, , Freqz<double>)                                                                             \
+  K(freqz, , Freqz<float, std::complex<double>>)                                                        \
+  K(freqz, , Freqz<double, std::complex<double>>)                                                       \
+  K(freqz_backward, , FreqzBackward<float>)                                                             \
+  K(freqz_backward, , FreqzBackward<double>)                                                            \
+  K(freqz_backward, , FreqzBackward<float, std::complex<double>>)                                       \
+  K(freqz_backward, , FreqzBackward<double, std::complex<double>>)                                      \
+  K(spectral_product, , SpectralProduct<float>)                                                         \
+  K(spectral_product, , SpectralProduct<double>)                                                        \
   K(spectral_product, , SpectralProduct<float, double>)

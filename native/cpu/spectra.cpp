@@ -28,7 +28,8 @@ struct Pairs {
     return result;
   }
   TORCH_IIR_INLINE static V product(V x, V h, V signs) {
-    return x * permute<Both<false>>(h, h, all) + permute<Exchanged>(x, x, all) * (permute<Both<true>>(h, h, all) * signs);
+    return x * permute<Both<false>>(h, h, all) +
+           permute<Exchanged>(x, x, all) * (permute<Both<true>>(h, h, all) * signs);
   }
 };
 

@@ -31,9 +31,14 @@ bool is_complex(const Array& x) {
   return type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble || type == ScalarType::ComplexHalf;
 }
 
-void check_input(const Array& x, std::int64_t n) {
+void check_input(const Array& x, std::int64_t n, std::int64_t length = 0) {
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(is_complex(x) || type == ScalarType::Half || type == ScalarType::BFloat16 ||
+                      type == ScalarType::Float || type == ScalarType::Double,
+                  "input must have a floating or complex dtype");
   STD_TORCH_CHECK(x.dim() >= 1, "input must have at least one dimension, got a scalar");
   STD_TORCH_CHECK(n >= 1, "n must be at least 1, got ", n);
+  STD_TORCH_CHECK(length >= 0, "length must be at least 0, got ", length);
 }
 
 void check_real(const Array& x) { STD_TORCH_CHECK(!is_complex(x), "input must be real"); }
@@ -49,7 +54,9 @@ Array as_complex(const Array& x) {
     case ScalarType::Half: return torch::stable::to(x, ScalarType::ComplexHalf);
     case ScalarType::Float: return torch::stable::to(x, ScalarType::ComplexFloat);
     case ScalarType::Double: return torch::stable::to(x, ScalarType::ComplexDouble);
-    default: STD_TORCH_CHECK(is_complex(x), "input must have a floating or complex dtype that torch's FFT takes"); return x;
+    default:
+      STD_TORCH_CHECK(is_complex(x), "input must have a floating or complex dtype that torch's FFT takes");
+      return x;
   }
 }
 
@@ -72,9 +79,9 @@ Array nothing(const Array& x, std::int64_t size, bool complex) {
   std::vector<std::int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes.back() = size;
   ScalarType type = x.scalar_type();
-  for (const auto& [real, pairs] : {std::pair{ScalarType::Half, ScalarType::ComplexHalf},
-                                    std::pair{ScalarType::Float, ScalarType::ComplexFloat},
-                                    std::pair{ScalarType::Double, ScalarType::ComplexDouble}}) {
+  for (const auto& [real, pairs] :
+       {std::pair{ScalarType::Half, ScalarType::ComplexHalf}, std::pair{ScalarType::Float, ScalarType::ComplexFloat},
+        std::pair{ScalarType::Double, ScalarType::ComplexDouble}}) {
     if (type == real || type == pairs) type = complex ? pairs : real;
   }
   return torch::stable::new_empty(x, sizes, type);
@@ -134,19 +141,19 @@ Array irfft(Array input, std::int64_t n, std::int64_t norm) {
 }
 
 Array fft_adjoint(Array input, std::int64_t n, std::int64_t length, std::int64_t norm) {
-  check_input(input, n);
+  check_input(input, n, length);
   check_bins(input, n, n);
   return output(resized(fft_c2c(as_complex(input), false, norm_of(norm)), length));
 }
 
 Array ifft_adjoint(Array input, std::int64_t n, std::int64_t length, std::int64_t norm) {
-  check_input(input, n);
+  check_input(input, n, length);
   check_bins(input, n, n);
   return output(resized(fft_c2c(as_complex(input), true, norm_of(norm)), length));
 }
 
 Array rfft_adjoint(Array input, std::int64_t n, std::int64_t length, std::int64_t norm) {
-  check_input(input, n);
+  check_input(input, n, length);
   check_bins(input, n / 2 + 1, n);
   Array half = torch::stable::clone(as_complex(input));
   scale_inside(half, n, 0.5);
@@ -154,7 +161,7 @@ Array rfft_adjoint(Array input, std::int64_t n, std::int64_t length, std::int64_
 }
 
 Array irfft_adjoint(Array input, std::int64_t n, std::int64_t length, std::int64_t norm) {
-  check_input(input, n);
+  check_input(input, n, length);
   check_real(input);
   check_bins(input, n, n);
   Array spectrum = fft_r2c(input, norm_of(norm));

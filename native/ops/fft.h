@@ -12,8 +12,9 @@ using Array = torch::stable::Tensor;
 // The scale of a transform of n points, as ATen numbers it.
 enum class Norm : std::int64_t { none = 0, by_root_n = 1, by_n = 2 };
 
-Array fft_r2c(const Array& x, Norm norm);                         // the first n / 2 + 1 of n bins of real x
-Array fft_c2r(const Array& spectrum, std::int64_t n, Norm norm);  // the inverse: the imaginary parts of the ends are ignored
+Array fft_r2c(const Array& x, Norm norm);  // the first n / 2 + 1 of n bins of real x
+Array fft_c2r(const Array& spectrum, std::int64_t n,
+              Norm norm);  // the inverse: the imaginary parts of the ends are ignored
 Array fft_c2c(const Array& x, bool forward, Norm norm);
 
 // The operators: `input` is padded with zeros or trimmed to what n points take, and transformed.

@@ -7,7 +7,7 @@
 namespace torch_iir::ops {
 namespace {
 
-enum class Cut { nothing, outputs, sum };
+enum class Cut { none, outputs, sum };
 
 struct Plan {
   Cut cut;
@@ -19,7 +19,8 @@ struct Plan {
 // anew in each call, costs as much as some rows.
 double cost_of(std::int64_t n, std::int64_t transforms) {
   const double points = static_cast<double>(n), beyond_the_caches = n > 1 << 17 ? 1.8 : 1;
-  const double each = (0.12 * std::log2(points) + 0.7) * beyond_the_caches, plans = 3 * std::min(points / 4096 + 2, 10.0);
+  const double each = (0.12 * std::log2(points) + 0.7) * beyond_the_caches,
+               plans = 3 * std::min(points / 4096 + 2, 10.0);
   return points * (static_cast<double>(transforms) * each + plans) + 20000;
 }
 
@@ -28,7 +29,7 @@ struct Counts {
 };
 
 Plan plan_of(const Convolution& f, Counts rows) {
-  const std::int64_t T = f.x_length, K = f.h.length, size = f.y.length;
+  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.length;
   const auto outputs = [&](std::int64_t n) {
     const std::int64_t hop = n - K + 1, pieces = (size + hop - 1) / hop;
     return Plan{Cut::outputs, n, hop, pieces, cost_of(n, (rows.x + rows.y) * pieces + rows.h)};
@@ -44,7 +45,7 @@ Plan plan_of(const Convolution& f, Counts rows) {
     return few_results ? sum(f.n_fft) : outputs(f.n_fft);
   }
   const std::int64_t whole = fast_length(T + K - 1);
-  Plan best{Cut::nothing, whole, size, 1, cost_of(whole, rows.x + rows.h + rows.y)};
+  Plan best{Cut::none, whole, size, 1, cost_of(whole, rows.x + rows.h + rows.y)};
   const std::int64_t least = few_results ? size : K, most = 2 * (size + K);
   for (std::int64_t power = 64; power <= most; power *= 2) {
     for (const std::int64_t n : {power, power / 2 * 3}) {
@@ -71,7 +72,7 @@ Counts counts_of(const Convolution& f) {
 
 template <class C>
 bool convolve(const Convolution& f) {
-  const std::int64_t T = f.x_length, K = f.h.length, size = f.y.length;
+  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.length;
   const Distinct results(f.batch, {f.y.stride});
   Destination destination{f.batch, f.y, f.plus};
   if (f.batch.rows() == 0 || size == 0) return true;
@@ -80,13 +81,12 @@ bool convolve(const Convolution& f) {
     return true;
   }
   const Plan plan = plan_of(f, counts_of(f));
-  // Numbers of x before the one that result 0 begins with, and of it in the transform back.
   const std::int64_t n = plan.n, hop = plan.hop;
   Windows of_x{f.start, 0, n, plan.pieces}, of_h{0, 0, K, 1};
   destination.end = size;
   destination.per_piece = hop;
   std::int64_t result_pieces = plan.pieces;
-  if (plan.cut == Cut::nothing) {
+  if (plan.cut == Cut::none) {
     // All of x: for a correlation behind as many zeros as h is long, so that its results lie in a row as well.
     of_x = {f.reverse ? 1 - K : 0, 0, f.reverse ? T + K - 1 : T, 1};
     const std::int64_t first = f.start + (f.reverse ? K - 1 : 0);  // the number of result 0
@@ -124,8 +124,6 @@ bool convolve(const Convolution& f) {
   return finite;
 }
 
-double cost_of(const Convolution& f) { return plan_of(f, counts_of(f)).cost; }
-
 template bool convolve<float>(const Convolution&);
 template bool convolve<double>(const Convolution&);
 template bool convolve<std::complex<float>>(const Convolution&);
@@ -162,7 +160,6 @@ Returned fftconvolve(AtenTensorHandle in1, AtenTensorHandle in2, std::int64_t st
   f.x = Samples(x, x_stride, f.batch);
   f.h = Samples(h, h_stride, f.batch);
   f.y = Samples(data(y), dtype, size, 1, y_stride, f.batch);
-  f.x_length = x.length();
   f.start = start;
   f.reverse = reverse;
   f.n_fft = n_fft;

@@ -17,7 +17,6 @@ struct Convolution {
   Batch batch;
   Samples x, h, y;
   const Samples* plus = nullptr;  // added to y
-  std::int64_t x_length = 0;      // with what continues x
   std::int64_t start = 0;
   bool reverse = false;
   std::int64_t n_fft = 0;  // points of a transform; 0: the fastest
@@ -26,9 +25,6 @@ struct Convolution {
 // In the precision of C. False if a result is not finite: then those around it may not be either.
 template <class C>
 bool convolve(const Convolution& f);
-
-// What it costs, about: nanoseconds on one core in single precision.
-double cost_of(const Convolution& f);
 
 Returned fftconvolve(AtenTensorHandle in1, AtenTensorHandle in2, std::int64_t start, std::int64_t size, bool reverse,
                      std::int64_t summed, std::int64_t n_fft);

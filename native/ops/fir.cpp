@@ -36,7 +36,6 @@ bool only_ones(const Tensor& tensor) {
 bool filter_by_fft(const Batch& batch, const Samples& x, const Samples& b, const Samples* zi, const Samples& y,
                    const Samples& zf) {
   Convolution f{batch, x, b, y, zi};
-  f.x_length = x.length;
   if (!convolve<double>(f)) return false;
   if (zf.length == 0) return true;
   f.y = zf;
@@ -50,7 +49,6 @@ bool filter_by_fft(const Batch& batch, const Samples& x, const Samples& b, const
 bool gradients_by_fft(const Batch& batch, const Samples& g, const Samples& x, const Samples& b, const Samples& gx,
                       const Samples& gb, const Samples& gzi) {
   Convolution f{batch, g, b, {}};
-  f.x_length = g.length + (g.rest ? g.rest->length : 0);
   f.reverse = true;
   if (gx.data != nullptr) {
     f.y = gx;

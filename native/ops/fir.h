@@ -13,8 +13,8 @@ bool only_ones(const Tensor& tensor);
 bool filter_by_fft(const Batch& batch, const Samples& x, const Samples& b, const Samples* zi, const Samples& y,
                    const Samples& zf);
 
-// `g` is the gradient of y, continued by that of zf. Gradients are summed over the dimensions in which they have stride 0;
-// those without data are not wanted.
+// `g` is the gradient of y, continued by that of zf. Gradients are summed over the dimensions in which they have stride
+// 0; those without data are not wanted.
 bool gradients_by_fft(const Batch& batch, const Samples& g, const Samples& x, const Samples& b, const Samples& gx,
                       const Samples& gb, const Samples& gzi);
 

@@ -18,7 +18,8 @@ struct Arguments {
   // Calls f.operator()<Value, State>() with the types of the response's parts and of the coefficients.
   template <class F>
   auto visit(bool wide, F&& f) const {
-    if (filter.complex()) return wide ? f.template operator()<double, Complex>() : f.template operator()<float, Complex>();
+    if (filter.complex())
+      return wide ? f.template operator()<double, Complex>() : f.template operator()<float, Complex>();
     return wide ? f.template operator()<double, double>() : f.template operator()<float, double>();
   }
 };

@@ -159,7 +159,10 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
 
   // The gradients are laid out like what they belong to, but each element has a place of its own.
   Strides x_stride, gy_stride, gx_stride, gb_stride = {}, ga_stride = {};
-  Operand operands[7] = {args.x.operand(x_stride), b.operand(), a.operand(), gy.operand(gy_stride),
+  Operand operands[7] = {args.x.operand(x_stride),
+                         b.operand(),
+                         a.operand(),
+                         gy.operand(gy_stride),
                          {args.x.dims - 1, args.x.size, gx_strides, gx_stride}};
   std::size_t count = 5;
   if (wanted[1]) operands[count++] = gb_out.operand(gb_stride, 2);
@@ -184,14 +187,12 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
     const Array of_h = empty_rows<std::complex<double>>(wants_filter ? filters.count() : 0, bins);
     std::vector<Product<C>> products;
     if (wanted[0]) {
-      products.push_back({responses, true, inputs, 1,
-                          [&](std::int64_t first, std::int64_t rows, const Array& spectra) {
+      products.push_back({responses, true, inputs, 1, [&](std::int64_t first, std::int64_t rows, const Array& spectra) {
                             static_cast<void>(destination.store(inputs, first, rows, inverse(spectra, args.n, true)));
                           }});
     }
     if (wants_filter) {
-      products.push_back({of_x, true, filters, 1,
-                          [&](std::int64_t first, std::int64_t rows, const Array& spectra) {
+      products.push_back({of_x, true, filters, 1, [&](std::int64_t first, std::int64_t rows, const Array& spectra) {
                             weigh(spectra, rows, args.n, numbers<std::complex<double>>(of_h) + first * bins);
                           }});
     }

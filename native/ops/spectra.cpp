@@ -10,8 +10,8 @@
 namespace torch_iir::ops {
 namespace {
 
-constexpr std::int64_t bytes_at_once = 16 << 20;  // of spectra: fewer would make more plans, which cost as much as a few
-                                                  // rows do; more would not stay in the caches
+constexpr std::int64_t bytes_at_once = 16 << 20;  // of spectra: fewer would make more plans, which cost as much as a
+                                                  // few rows do; more would not stay in the caches
 
 using torch::headeronly::ScalarType;
 

@@ -63,6 +63,7 @@ struct Samples {
   Samples(const Tensor& tensor, const std::int64_t* batch_stride, const Batch& batch)
       : Samples(tensor.data, tensor.dtype, tensor.length(), tensor.stride[tensor.dims - 1], batch_stride, batch) {}
 
+  std::int64_t whole_length() const { return length + (rest ? rest->whole_length() : 0); }
   // Sample number `at` of a row.
   void* row(const Batch& batch, std::int64_t row, std::int64_t at = 0) const;
 };
@@ -136,7 +137,7 @@ class WindowSpectra : public Spectra<C> {
 template <class C>
 struct Product {
   Spectra<C>& factor;
-  bool conjugate;       // the factor
+  bool conjugate;  // the factor
   Distinct results;
   std::int64_t pieces;  // of a result; 1 where a row has more of them: they are added up
   // Takes the spectra of `count` results from number `first` on: of C's precision or, if they were added up, double.
@@ -145,13 +146,14 @@ struct Product {
 
 // x times each factor, for all rows of the batch and all pieces.
 template <class C>
-void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x, std::span<const Product<C>> products);
+void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
+              std::span<const Product<C>> products);
 
 // n samples again for each spectrum, of its precision.
 Array inverse(const Array& spectra, std::int64_t n, bool real);
 
-// Where results go back to samples: piece p of a row is its samples [begin + p · per_piece, … + per_piece), up to `end`,
-// and the numbers of a result from `from` on. The samples of `plus`, if there are any, are added.
+// Where results go back to samples: piece p of a row is its samples [begin + p · per_piece, … + per_piece), up to
+// `end`, and the numbers of a result from `from` on. The samples of `plus`, if there are any, are added.
 struct Destination {
   const Batch& batch;
   const Samples& to;

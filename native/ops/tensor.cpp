@@ -275,8 +275,8 @@ void* offset(void* data, DType dtype, std::int64_t elements) {
   return static_cast<char*>(data) + elements * dtype_sizes[static_cast<int>(dtype)];
 }
 
-#define TORCH_IIR_CONVERSIONS(C)                                                                  \
-  template void convert_from(DType, const void*, std::int64_t, std::int64_t, C*);                 \
+#define TORCH_IIR_CONVERSIONS(C)                                                  \
+  template void convert_from(DType, const void*, std::int64_t, std::int64_t, C*); \
   template void convert_to(DType, const C*, std::int64_t, void*, std::int64_t);
 TORCH_IIR_CONVERSIONS(float)
 TORCH_IIR_CONVERSIONS(double)

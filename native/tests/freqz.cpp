@@ -4,6 +4,8 @@
 
 #include <array>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "check.h"
 #include "reference.h"
@@ -163,7 +165,7 @@ struct Inputs {
  private:
   // Of every size, with special ones between them: 0, what is nearest to π and π / 2, and both sides of 0 and π.
   double angle(int i) const {
-    const long double random = grid_of_many();
+    const long double random = between_ones();
     const double near = std::ldexp(1.0, -(i / 4 % 30));
     if (c.kind == Kind::edge || c.kind == Kind::poles) {
       if (i % 4 == 0) return i == 0 ? 0 : near;
@@ -179,7 +181,7 @@ struct Inputs {
       default: return static_cast<double>(7 * random);
     }
   }
-  static long double grid_of_many() {
+  static long double between_ones() {
     return static_cast<long double>(static_cast<std::int64_t>(random_bits() >> 11)) / 0x1p52L - 1;
   }
 

@@ -4,7 +4,8 @@
 //
 // Shapes      b, a: batch × S × length;  w: batch × W angles;  h: batch × W
 // Layout      any strides and steps, 0 included, for what is read; what is written must not overlap itself or an input
-// Precision   double, whatever the storage of h. Where no section has more than 3 coefficients, B and A are evaluated as
+// Precision   double, whatever the storage of h. Where no section has more than 3 coefficients, B and A are evaluated
+// as
 //             b1 + (b0 + b2) cos w + j (b0 − b2) sin w, with cos w as a difference from ±1: exact to rounding also next
 //             to zeros and poles at z = ±1
 // Non-finite  inf or nan where an A_s is 0
