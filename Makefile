@@ -58,9 +58,9 @@ test-sanitize: $(VENV)/torch-$(TORCH)
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure --parallel 2
 
-# Files of tests run beside each other, one on each core.
+# A process on each core; more threads than that would wait for each other.
 test-python: build $(VENV)/extra-test
-	$(python) -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --dist worksteal
 
 test-neon: $(VENV)/torch-$(TORCH)
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \

@@ -171,6 +171,8 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
   Batch batch;
   check(broadcast({operands, count}, shape, batch), {&args.x, &args.filter.b, &args.filter.a, &gy});
   check_shape(gy, shape, {args.samples}, "y");
+  put_shared_last(batch, {gb_stride, ga_stride},
+                  {x_stride, gy_stride, gx_stride, gb_stride, ga_stride, b.stride, a.stride});
   b.lay_over(batch);
   a.lay_over(batch);
 

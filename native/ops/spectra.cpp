@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 
 #include "torch_iir/spectra.h"
 
@@ -45,6 +46,21 @@ std::int64_t fast_length(std::int64_t least) {
     }
   }
   return best;
+}
+
+void put_shared_last(Batch& batch, std::initializer_list<const std::int64_t*> of,
+                     std::initializer_list<std::int64_t*> strides) {
+  int order[max_batch_dims];
+  std::iota(order, order + batch.dims, 0);
+  std::stable_partition(order, order + batch.dims, [&](int d) {
+    return std::any_of(of.begin(), of.end(), [d](const std::int64_t* stride) { return stride[d] != 0; });
+  });
+  const auto permute = [&](std::int64_t* values) {
+    const std::vector<std::int64_t> old(values, values + batch.dims);
+    for (int d = 0; d < batch.dims; ++d) values[d] = old[static_cast<std::size_t>(order[d])];
+  };
+  permute(batch.size);
+  for (std::int64_t* stride : strides) permute(stride);
 }
 
 Distinct::Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides) {

@@ -35,6 +35,11 @@ constexpr std::int64_t bins_of(std::int64_t n) {
 // The smallest even number from `least` on without prime factors above 5: what FFTs are fast at.
 std::int64_t fast_length(std::int64_t least);
 
+// Moves the dimensions in which all of `of` have stride 0 to the end of a batch, for all of `strides`: rows that share
+// a result then follow each other.
+void put_shared_last(Batch& batch, std::initializer_list<const std::int64_t*> of,
+                     std::initializer_list<std::int64_t*> strides);
+
 // The rows that an operand, or several together, have over a batch.
 class Distinct {
  public:
