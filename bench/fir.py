@@ -21,7 +21,7 @@ from bench.question import Figure, Question, Target
 
 ALGORITHMS = ("direct", "rows", "blocks", "fft")
 SHAPES = ((1, 262_144), (32, 16_000))
-TAPS = (64, 128, 256, 1_024, 4_096)
+TAPS = (64, 256, 1_024, 4_096)
 
 
 def figures(quick: bool) -> Iterator[Figure]:

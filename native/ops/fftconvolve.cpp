@@ -29,7 +29,7 @@ struct Counts {
 };
 
 Plan plan_of(const Convolution& f, Counts rows) {
-  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.length;
+  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.whole_length();
   const auto outputs = [&](std::int64_t n) {
     const std::int64_t hop = n - K + 1, pieces = (size + hop - 1) / hop;
     return Plan{Cut::outputs, n, hop, pieces, cost_of(n, (rows.x + rows.y) * pieces + rows.h)};
@@ -72,8 +72,8 @@ Counts counts_of(const Convolution& f) {
 
 template <class C>
 bool convolve(const Convolution& f) {
-  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.length;
-  const Distinct results(f.batch, {f.y.stride});
+  const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.whole_length();
+  const Distinct results(f.batch, {f.y.stride, (f.y.rest ? f.y.rest : &f.y)->stride});
   Destination destination{f.batch, f.y, f.plus};
   if (f.batch.rows() == 0 || size == 0) return true;
   if (T == 0 || K == 0) {

@@ -6,17 +6,6 @@
 #include "fftconvolve.h"
 
 namespace torch_iir::ops {
-namespace {
-
-// The samples from number `begin` on.
-Samples from(const Samples& samples, std::int64_t begin) {
-  Samples rest = samples;
-  rest.data = offset(samples.data, samples.dtype, begin * samples.step);
-  rest.length -= begin;
-  return rest;
-}
-
-}  // namespace
 
 bool only_ones(const Tensor& tensor) {
   const std::int64_t values = count(tensor.dims, tensor.size);
@@ -35,15 +24,9 @@ bool only_ones(const Tensor& tensor) {
 
 bool filter_by_fft(const Batch& batch, const Samples& x, const Samples& b, const Samples* zi, const Samples& y,
                    const Samples& zf) {
-  Convolution f{batch, x, b, y, zi};
-  if (!convolve<double>(f)) return false;
-  if (zf.length == 0) return true;
-  f.y = zf;
-  f.start = x.length;
-  Samples later;
-  if (zi != nullptr && x.length < zf.length) later = from(*zi, x.length);
-  f.plus = zi != nullptr && x.length < zf.length ? &later : nullptr;
-  return convolve<double>(f);
+  Samples y_and_zf = y;  // the state is what would come next
+  y_and_zf.rest = &zf;
+  return convolve<double>({batch, x, b, y_and_zf, zi});
 }
 
 bool gradients_by_fft(const Batch& batch, const Samples& g, const Samples& x, const Samples& b, const Samples& gx,

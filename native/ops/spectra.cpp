@@ -26,11 +26,32 @@ std::complex<double>* begin_of(const Array& sums, std::int64_t index, std::int64
   return numbers<std::complex<double>>(sums) + index * bins;
 }
 
+bool finite(const auto* numbers, std::int64_t count) {
+  using T = std::remove_const_t<Real<std::remove_cvref_t<decltype(*numbers)>>>;
+  const T* values = reinterpret_cast<const T*>(numbers);
+  count *= static_cast<std::int64_t>(sizeof(*numbers) / sizeof(T));
+  T sums[16] = {};  // side by side, for vectors
+  std::int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int j = 0; j < 16; ++j) sums[j] += values[i + j] * 0;
+  }
+  for (; i < count; ++i) sums[0] += values[i] * 0;
+  return std::all_of(std::begin(sums), std::end(sums), [](T sum) { return sum == 0; });
+}
+
+// To the samples [at, at + count) of a row.
 template <class C>
-C probe(const C* values, std::int64_t count) {  // 0 if all are finite
-  C result{};
-  for (std::int64_t i = 0; i < count; ++i) result += values[i] * Real<C>(0);
-  return result;
+void write_samples(const C* values, std::int64_t at, std::int64_t count, std::int64_t row, const Destination& to) {
+  std::int64_t stretch_begin = 0;
+  for (const Samples* stretch = &to.to; stretch != nullptr; stretch = stretch->rest) {
+    const std::int64_t low = std::clamp(stretch_begin, at, at + count),
+                       high = std::clamp(stretch_begin + stretch->length, at, at + count);
+    if (high > low) {
+      convert_to(stretch->dtype, values + (low - at), high - low, stretch->row(to.batch, row, low - stretch_begin),
+                 stretch->step);
+    }
+    stretch_begin += stretch->length;
+  }
 }
 
 }  // namespace
@@ -223,7 +244,7 @@ Array inverse(const Array& spectra, std::int64_t n, bool real) {
 
 bool Destination::store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const {
   const std::int64_t n = values.size(1);
-  std::atomic<bool> finite{true};
+  std::atomic<bool> all_finite{true};
   const auto write = [&]<class C>(C*) {
     for_each_range(count, per_piece, [&](std::int64_t range_first, std::int64_t range_last) {
       std::vector<C> sum(plus ? static_cast<std::size_t>(per_piece) : 0);
@@ -236,8 +257,8 @@ bool Destination::store(const Distinct& results, std::int64_t first, std::int64_
           convert_from(plus->dtype, plus->row(batch, row, at), plus->step, both, sum.data());
           for (std::int64_t k = 0; k < both; ++k) numbers_of_row[k] += sum[static_cast<std::size_t>(k)];
         }
-        if (probe(numbers_of_row, length) != C{}) finite = false;
-        convert_to(to.dtype, numbers_of_row, length, to.row(batch, row, at), to.step);
+        if (!finite(numbers_of_row, length)) all_finite = false;
+        write_samples(numbers_of_row, at, length, row, *this);
       }
     });
   };
@@ -247,17 +268,18 @@ bool Destination::store(const Distinct& results, std::int64_t first, std::int64_
     case ScalarType::ComplexFloat: write(static_cast<std::complex<float>*>(nullptr)); break;
     default: write(static_cast<std::complex<double>*>(nullptr));
   }
-  return finite;
+  return all_finite;
 }
 
 void Destination::clear(const Distinct& results) const {
-  std::vector<std::complex<double>> values(static_cast<std::size_t>(to.length));
+  const std::int64_t length = to.whole_length();
+  std::vector<std::complex<double>> values(static_cast<std::size_t>(length));
   for (std::int64_t i = 0; i < results.count(); ++i) {
     const std::int64_t row = results.first(i);
     if (plus) {
-      convert_from(plus->dtype, plus->row(batch, row), plus->step, std::min(plus->length, to.length), values.data());
+      convert_from(plus->dtype, plus->row(batch, row), plus->step, std::min(plus->length, length), values.data());
     }
-    convert_to(to.dtype, values.data(), to.length, to.row(batch, row), to.step);
+    write_samples(values.data(), 0, length, row, *this);
   }
 }
 
