@@ -72,6 +72,12 @@ def lfilter(
         coefficients, which are used unrounded. ``torchaudio.functional.lfilter`` takes a before b and clamps; see
         :func:`torch_iir.functional.lfilter`. Differentiable in b, a, x and zi to any order, forwards and backwards.
 
+        A filter without recursion, a = [1], of 192 coefficients or more is convolved by FFT, in double, where that is
+        faster. Of recursive filters, :func:`lfilter_fsm` multiplies samples of the response into the spectrum. On the
+        CPU that was 2 to 10 times slower than the recurrence for 1 to 8 sections, and faster, 1.5 times, for cascades
+        of 32 sections on 32 rows of 16000 samples, forwards and backwards; it is less accurate, in float32 2e-7 of the
+        output (rms) against 2.5e-8, and exact only up to what wraps around.
+
     Example:
         >>> import torch
         >>> from torch_iir.signal import lfilter
