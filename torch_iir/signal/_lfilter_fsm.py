@@ -115,14 +115,15 @@ def lfilter_fsm(
             poles, one that is not causal where they lie outside the circle.)
 
     Note:
-        scipy and torchaudio have no such function. Real numbers go in and come out, so torch.compile takes it whole and
-        warns of nothing. The response is evaluated in double precision, and not stored for the gradient. The
-        recurrence, :func:`lfilter`, is the faster one on the CPU up to some 30 sections (the README has a table), and
-        where poles near the unit circle make n_fft large, and always the more accurate: nothing wraps, unstable filters run, and every sample is rounded by its own size, while an FFT rounds
-        by that of the largest of a row. A NaN in x spoils its row. Poles of filters of order 3 and more are found as
-        eigenvalues, in every call: give n_fft where that matters. The bound takes two calls more, and one of
-        :func:`lfilter`, for impulses of T samples. Differentiable in b, a and x, bound too (what wraps can be a
-        penalty), to any order, forwards and backwards.
+        scipy and torchaudio have no such function. Real numbers go in and come out, so torch.compile takes it
+        whole and warns of nothing. The response is evaluated in double precision, and not stored for the
+        gradient. The recurrence, :func:`lfilter`, is the faster one on the CPU up to some 30 sections (the
+        README has a table), and where poles near the unit circle make n_fft large, and always the more
+        accurate: nothing wraps, unstable filters run, and every sample is rounded by its own size, while an FFT
+        rounds by that of the largest of a row. A NaN in x spoils its row. Poles of filters of order 3 and more
+        are found as eigenvalues, in every call: give n_fft where that matters. The bound takes two calls more,
+        and one of :func:`lfilter`, for impulses of T samples. Differentiable in b, a and x, bound too (what
+        wraps can be a penalty), to any order, forwards and backwards.
 
     Example:
         >>> import torch
