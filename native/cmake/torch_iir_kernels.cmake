@@ -7,6 +7,9 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
 else()
   set(isas baseline)
 endif()
+if(TORCH_IIR_SANITIZE)
+  list(REMOVE_ITEM isas avx2)  # the source is the same: the narrowest and the widest vectors do
+endif()
 set(flags_avx2 -march=x86-64-v3)
 set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)  # GCC and clang prefer 256 bits by themselves
 
@@ -25,6 +28,7 @@ set(flags_kernels ${optimise} -ffp-contract=fast -fno-math-errno -fno-trapping-m
     $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
 
 function(torch_iir_add_kernels target)
+  target_compile_definitions(${target} PRIVATE $<$<BOOL:${TORCH_IIR_SANITIZE}>:TORCH_IIR_SANITIZE>)
   foreach(isa IN LISTS isas)
     add_library(torch_iir_${isa} OBJECT ${ARGN})
     torch_iir_target(torch_iir_${isa})

@@ -10,8 +10,10 @@
 #include "torch_iir/sosfilt.h"
 #include "torch_iir/spectra.h"
 
-// F(isa, …) for each instruction set, from the most portable to the fastest, as CMakeLists.txt compiles them.
-#if defined(__x86_64__)
+// F(isa, …) for each instruction set, from the most portable to the fastest, as torch_iir_kernels.cmake has them.
+#if defined(__x86_64__) && defined(TORCH_IIR_SANITIZE)
+#define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__) F(avx512, __VA_ARGS__)
+#elif defined(__x86_64__)
 #define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__) F(avx2, __VA_ARGS__) F(avx512, __VA_ARGS__)
 #elif defined(__aarch64__)
 #define TORCH_IIR_EACH_ISA(F, ...) F(neon, __VA_ARGS__)
