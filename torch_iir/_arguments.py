@@ -40,7 +40,7 @@ def check_lfilter(
     if zi is not None and zi.shape[-1] != order:
         raise ValueError(
             f"the last dimension of {names[3]} must be max(len {names[1]}, len {names[2]}) - 1 = {order}, "
-            f"got {_shapes([given[3], *given[1:3]])}"
+            f"got {shapes([given[3], *given[1:3]])}"
         )
     return broadcast_batch(given), order
 
@@ -70,14 +70,14 @@ def check_lfilter_tv(
         if core == 2:
             _check_frames(given[0], (name, tensor), period)
     if a_first == 0 and a.shape[-1] == 0:
-        raise ValueError(f"{names[2]} must have at least one coefficient, got {_shapes([(names[2], a)])}")
+        raise ValueError(f"{names[2]} must have at least one coefficient, got {shapes([(names[2], a)])}")
     inputs, order = 0 if b is None else largest_lag(b, b_first), largest_lag(a, a_first)
     for state, taps, name, of, lag in ((zx, b, names[3], names[1], inputs), (zi, a, names[4], names[2], order)):
         if state is not None and state.shape[-1] != lag:
-            shapes = f"{of} None" if taps is None else _shapes([(of, taps)])
+            of_taps = f"{of} None" if taps is None else shapes([(of, taps)])
             raise ValueError(
                 f"the last dimension of {name} must be the largest lag of {of}, {lag}, "
-                f"got {_shapes([(name, state)])}, {shapes}"
+                f"got {shapes([(name, state)])}, {of_taps}"
             )
     return broadcast_batch(given, cores), order
 
@@ -85,13 +85,13 @@ def check_lfilter_tv(
 def _check_frames(signal: tuple[str, Tensor], taps: tuple[str, Tensor], period: int) -> None:
     name, tensor = taps
     if tensor.dim() < 2:
-        raise ValueError(f"{name} must have at least 2 dimensions, got {_shapes([taps])}")
+        raise ValueError(f"{name} must have at least 2 dimensions, got {shapes([taps])}")
     frames, whole = tensor.shape[-2], -(-signal[1].shape[-1] // period)
     if frames == 1 or frames == whole or (period > 1 and frames == whole + 1):
         return
     of_signal = f"the samples of {signal[0]}, " if period == 1 else f"the frames of {signal[0]}, or one more: "
     raise ValueError(
-        f"the dimension of {name} before the last must be 1 or {of_signal}{whole}, got {_shapes([taps, signal])}"
+        f"the dimension of {name} before the last must be 1 or {of_signal}{whole}, got {shapes([taps, signal])}"
     )
 
 
@@ -110,7 +110,7 @@ def check_sosfilt(
     if zi is not None and (zi.dim() < 2 or zi.shape[-1] != 2 or zi.shape[-2] != sections):
         raise ValueError(
             f"the last two dimensions of {names[2]} must be the sections of {names[1]} and 2: {sections} x 2, "
-            f"got {_shapes([given[2], given[1]])}"
+            f"got {shapes([given[2], given[1]])}"
         )
     return broadcast_batch(given, (1, 2, 2)), sections
 
@@ -118,7 +118,7 @@ def check_sosfilt(
 def check_sections(sos: Tensor, name: str = "sos") -> int:
     """The number of sections."""
     if sos.dim() < 2 or sos.shape[-1] != 6 or sos.shape[-2] == 0:
-        raise ValueError(f"{name} must have the shape (..., S, 6) with S at least 1, got {_shapes([(name, sos)])}")
+        raise ValueError(f"{name} must have the shape (..., S, 6) with S at least 1, got {shapes([(name, sos)])}")
     return sos.shape[-2]
 
 
@@ -154,7 +154,7 @@ def check_lfilter_fsm_backward(gy: Tensor, x: Tensor, b: Tensor, a: Tensor, n_ff
     if gy.dtype != x.dtype:
         raise TypeError(f"gy must have the dtype of y, {x.dtype}, got {gy.dtype}")
     if gy.shape != (*batch, x.shape[-1]):
-        raise ValueError(f"gy must have the shape of y, got {_shapes([('gy', gy), ('x', x), ('b', b), ('a', a)])}")
+        raise ValueError(f"gy must have the shape of y, got {shapes([('gy', gy), ('x', x), ('b', b), ('a', a)])}")
 
 
 def _check_cascade(given: Named) -> None:
@@ -162,11 +162,11 @@ def _check_cascade(given: Named) -> None:
     for name, tensor in given:
         if tensor.dim() < 2 or 0 in tensor.shape[-2:]:
             raise ValueError(
-                f"{name} must have the shape (..., S, K) with S and K at least 1, got {_shapes([(name, tensor)])}"
+                f"{name} must have the shape (..., S, K) with S and K at least 1, got {shapes([(name, tensor)])}"
             )
     (b_name, b), (a_name, a) = given
     if b.shape[-2] != a.shape[-2]:
-        raise ValueError(f"{b_name} and {a_name} must have the same number of sections, got {_shapes(given)}")
+        raise ValueError(f"{b_name} and {a_name} must have the same number of sections, got {shapes(given)}")
 
 
 def check_nnls(
@@ -198,14 +198,14 @@ def _check_columns(
     _check_tensors(named, real=True)
     for (name, tensor), core in zip(named, cores, strict=True):
         if tensor.dim() < core:
-            raise ValueError(f"{name} must have at least {core} dimensions, got {_shapes([(name, tensor)])}")
+            raise ValueError(f"{name} must have at least {core} dimensions, got {shapes([(name, tensor)])}")
     m, n = a.shape[-2:]
     k = named[1][1].shape[-1]
     for name, tensor, rows in given:
         expected = [k] if not rows else [m if rows == "m" else n, k]
         if list(tensor.shape[-len(expected) :]) != expected:
             sizes = ", ".join(str(size) for size in expected)
-            raise ValueError(f"{name} must have the shape (..., {sizes}), got {_shapes(named)}")
+            raise ValueError(f"{name} must have the shape (..., {sizes}), got {shapes(named)}")
     return broadcast_batch(named, cores), m, n, k
 
 
@@ -250,7 +250,7 @@ def check_convolution(in1: Tensor, in2: Tensor, axes: Sequence[int]) -> None:
     _check_tensors(given)
     shape1, shape2 = ([1 if i - t.dim() in axes else n for i, n in enumerate(t.shape)] for t in (in1, in2))
     if broadcast_shape(shape1, shape2) is None:
-        raise ValueError(f"axes that are not convolved over must broadcast together, got {_shapes(given)}")
+        raise ValueError(f"axes that are not convolved over must broadcast together, got {shapes(given)}")
 
 
 def _check_tensors(given: Named, real: bool = False) -> None:
@@ -277,7 +277,7 @@ def broadcast_batch(given: Named, cores: Sequence[int] = (1, 1, 1, 1)) -> tuple[
     """What the batch dimensions of named arguments, those before the last 1 or 2, broadcast to."""
     shape = broadcast_shape(*(tensor.shape[:-core] for (_, tensor), core in zip(given, cores, strict=False)))
     if shape is None:
-        raise ValueError(f"the dimensions before the last must broadcast together, got {_shapes(given)}")
+        raise ValueError(f"the dimensions before the last must broadcast together, got {shapes(given)}")
     return shape
 
 
@@ -453,5 +453,6 @@ def _number_dtype(value: ArrayLike) -> torch.dtype:
     return torch.complex128 if isinstance(value, complex) else torch.float64
 
 
-def _shapes(given: Named) -> str:
+def shapes(given: Named) -> str:
+    """Names and shapes, for an error."""
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given)

@@ -51,10 +51,8 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
   const As<State> b(args.filter.b), a(args.filter.a);
   const As<double> w(args.w);
   const View<std::complex<Value>> g_view(g);
-  const auto output = [&](int index, const Tensor& like) {
-    return wanted[index] ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like.dtype);
-  };
-  Handle gb = output(0, args.filter.b), ga = output(1, args.filter.a), gw = output(2, args.w);
+  Handle gb = empty_gradient(wanted[0], args.filter.b), ga = empty_gradient(wanted[1], args.filter.a),
+         gw = empty_gradient(wanted[2], args.w);
   const Handle none;
   Into<State> gb_out(wanted[0] ? gb : none, args.filter.b.dtype, args.filter.b.dims, args.filter.b.size);
   Into<State> ga_out(wanted[1] ? ga : none, args.filter.a.dtype, args.filter.a.dims, args.filter.a.size);

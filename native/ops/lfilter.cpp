@@ -103,12 +103,10 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   const As<typename Type::State> b(args.b), a(args.a);
   const As<typename Type::Held> gzf(given.gzf);
 
-  const auto output = [&](int index, const Tensor& like, DType otherwise) {
-    const bool wanted = given.wanted[index] && like;
-    return wanted ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
-  };
-  Handle gx = output(0, args.x, args.storage.result), gb = output(1, args.b, args.storage.result),
-         ga = output(2, args.a, args.storage.result), gzi = output(3, args.zi, args.storage.state);
+  Handle gx = empty_gradient(given.wanted[0], args.x, args.storage.result),
+         gb = empty_gradient(given.wanted[1], args.b, args.storage.result),
+         ga = empty_gradient(given.wanted[2], args.a, args.storage.result),
+         gzi = empty_gradient(given.wanted[3], args.zi, args.storage.state);
   const Handle none;
   const bool wants_gzi = given.wanted[3] && args.zi;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);

@@ -147,10 +147,8 @@ void weigh(const Array& products, std::int64_t count, std::int64_t n, std::compl
 template <class C>
 std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const Tensor& gy, const bool (&wanted)[3]) {
   Coefficients b(args.filter.b), a(args.filter.a);
-  const auto output = [&](int index, const Tensor& like) {
-    return wanted[index] ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like.dtype);
-  };
-  Handle gx = output(0, args.x), gb = output(1, args.filter.b), ga = output(2, args.filter.a);
+  Handle gx = empty_gradient(wanted[0], args.x), gb = empty_gradient(wanted[1], args.filter.b),
+         ga = empty_gradient(wanted[2], args.filter.a);
   const Handle none;
   Into<double> gb_out(wanted[1] ? gb : none, args.filter.b.dtype, args.filter.b.dims, args.filter.b.size);
   Into<double> ga_out(wanted[2] ? ga : none, args.filter.a.dtype, args.filter.a.dims, args.filter.a.size);

@@ -145,15 +145,13 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> backward(const Argu
   const typename Coefficients::In b(args.b), a(args.a);
   const As<typename Type::Held> zx(args.zx), zi(args.zi), gzf(given.gzf);
 
-  const auto output = [&](int index, const Tensor& like, DType otherwise) {
-    const bool wanted = given.wanted[index] && like;
-    return wanted ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
-  };
   const bool wants_gb = given.wanted[1] && args.b, wants_gzx = given.wanted[3] && args.zx,
              wants_gzi = given.wanted[4] && args.zi;
-  Handle gx = output(0, args.x, args.storage.result), gb = output(1, args.b, args.storage.result),
-         ga = output(2, args.a, args.storage.result), gzx = output(3, args.zx, args.storage.state),
-         gzi = output(4, args.zi, args.storage.state);
+  Handle gx = empty_gradient(given.wanted[0], args.x, args.storage.result),
+         gb = empty_gradient(given.wanted[1], args.b, args.storage.result),
+         ga = empty_gradient(given.wanted[2], args.a, args.storage.result),
+         gzx = empty_gradient(given.wanted[3], args.zx, args.storage.state),
+         gzi = empty_gradient(given.wanted[4], args.zi, args.storage.state);
   const Handle none;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
   typename Coefficients::Out gb_out(wants_gb ? gb : none, args.b.dtype, args.b.dims, args.b.size);

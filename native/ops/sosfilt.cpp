@@ -93,12 +93,9 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
   const As<typename Type::State> sos(args.sos);
   const As<typename Type::Held> zi(args.zi), gzf(given.gzf);
 
-  const auto output = [&](int index, const Tensor& like, DType otherwise) {
-    const bool wanted = given.wanted[index] && like;
-    return wanted ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
-  };
-  Handle gx = output(0, args.x, args.storage.result), gsos = output(1, args.sos, args.storage.result),
-         gzi = output(2, args.zi, args.storage.state);
+  Handle gx = empty_gradient(given.wanted[0], args.x, args.storage.result),
+         gsos = empty_gradient(given.wanted[1], args.sos, args.storage.result),
+         gzi = empty_gradient(given.wanted[2], args.zi, args.storage.state);
   const Handle none;
   const bool wants_gzi = given.wanted[2] && args.zi;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);

@@ -137,6 +137,10 @@ Handle empty_for_nothing(DType dtype) {
   return empty(1, size, dtype);
 }
 
+Handle empty_gradient(bool wanted, const Tensor& like, DType otherwise) {
+  return wanted && like ? empty(like.dims, like.size, like.dtype) : empty_for_nothing(like ? like.dtype : otherwise);
+}
+
 void* data(const Handle& handle) {
   void* pointer;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle.get(), &pointer));

@@ -57,6 +57,7 @@ Tensor argument(const char* name, Handle handle);
 Handle empty(int dims, const std::int64_t* size, DType dtype);
 Handle empty_int32(int dims, const std::int64_t* size);
 Handle empty_for_nothing(DType dtype);  // what stands for an output that is not wanted: shape [0]
+Handle empty_gradient(bool wanted, const Tensor& like, DType otherwise = DType::float32);  // `otherwise`: without like
 void* data(const Handle& handle);
 // Zeros in a contiguous tensor: a sum over nothing.
 void fill_zero(const Handle& handle, int dims, const std::int64_t* size, DType dtype);

@@ -3,6 +3,13 @@
 
 #include <iostream>
 
+// Sanitizers take their time.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
+
 namespace check {
 
 inline long passed = 0, failed = 0;

@@ -25,12 +25,6 @@ using namespace torch_iir;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
-
 using Wide = std::complex<long double>;
 
 constexpr long double epsilon = std::numeric_limits<double>::epsilon();
@@ -70,22 +64,7 @@ struct Case {
   }
 };
 
-template <class F>
-void for_each_isa(F f) {
-  for (const InstructionSet& set : instruction_sets())
-    if (set_isa(set.name)) f(std::string(set.name) + ' ');
-}
-
 // --------------------------------------------------------------------------------------------------------- operands
-
-template <class T>
-Matrices<T> sections(Block<T>& block) {
-  return {block.rows(), block.part()};
-}
-template <class T>
-Matrices<const T> sections_in(Block<T>& block) {
-  return {block.input(), block.part()};
-}
 
 // On the grid of random_value, but never next to 0.
 template <class E>

@@ -16,11 +16,7 @@ using namespace torch_iir;
 namespace {
 
 // Sanitizers, and a long double that the machine does not have, take their time.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool slow = true;
-#else
-constexpr bool slow = std::numeric_limits<long double>::digits > 64;
-#endif
+constexpr bool slow = sanitized || std::numeric_limits<long double>::digits > 64;
 
 // How often coefficients are given.
 enum class Frames {

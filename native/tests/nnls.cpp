@@ -14,11 +14,7 @@ using namespace torch_iir;
 namespace {
 
 // Under sanitizers, and where long double is computed by software: fewer cases.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool slow = true;
-#else
-constexpr bool slow = std::numeric_limits<long double>::digits > 64;
-#endif
+constexpr bool slow = sanitized || std::numeric_limits<long double>::digits > 64;
 
 using Vector = std::vector<long double>;
 

@@ -9,10 +9,12 @@
 #include <limits>
 #include <numbers>
 #include <random>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include "torch_iir/batch.h"
+#include "torch_iir/instruction_sets.h"
 
 namespace torch_iir {
 
@@ -556,6 +558,23 @@ class Block {
   Rows<T> rows_;
   std::vector<T> memory_, before_;
 };
+
+// Sections in blocks: a part for each.
+template <class T>
+Matrices<T> sections(Block<T>& block) {
+  return {block.rows(), block.part()};
+}
+template <class T>
+Matrices<const T> sections_in(Block<T>& block) {
+  return {block.input(), block.part()};
+}
+
+// f(its name and a space) for every instruction set that the machine has.
+template <class F>
+void for_each_isa(F f) {
+  for (const InstructionSet& set : instruction_sets())
+    if (set_isa(set.name)) f(std::string(set.name) + ' ');
+}
 
 // ------------------------------------------------------------------------------------------------------------ threads
 

@@ -13,12 +13,6 @@ using namespace torch_iir;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
-
 constexpr int order = 2, coefficients = 6;
 
 // What kernels may treat apart: b[0] and b[2] of the sections.
@@ -76,15 +70,6 @@ void for_each_kernel(int sections, bool complex, F f) {
 }
 
 // --------------------------------------------------------------------------------------------------------- operands
-
-template <class T>
-Matrices<T> sections(Block<T>& block) {
-  return {block.rows(), block.part()};
-}
-template <class T>
-Matrices<const T> sections_in(Block<T>& block) {
-  return {block.input(), block.part()};
-}
 
 // What a case's operands hold.
 template <class Sample>

@@ -13,12 +13,6 @@ using namespace torch_iir;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
-
 using Wide = std::complex<long double>;
 
 struct Case {
@@ -31,12 +25,6 @@ struct Case {
            (add ? " add" : "") + " of " + std::to_string(xs) + ' ' + std::to_string(hs) + ' ' + std::to_string(ys);
   }
 };
-
-template <class F>
-void for_each_isa(F f) {
-  for (const InstructionSet& set : instruction_sets())
-    if (set_isa(set.name)) f(std::string(set.name) + ' ');
-}
 
 // Rows one after the other with a number between them, so that most begin where no vector does.
 template <class Value>

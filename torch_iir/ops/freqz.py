@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 
 from torch_iir._arguments import broadcast_batch, check_freqz
 from torch_iir._registration import Op, Tensors
+from torch_iir.ops._gradients import add, like
 from torch_iir.ops.lfilter import wide
 
 freqz = torch.ops.torch_iir.freqz.default
@@ -248,18 +249,3 @@ def _extended(b: Tensor, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
 def _lagged(taps: Tensor) -> Tensor:
     """k c_k."""
     return taps * torch.arange(taps.shape[-1], dtype=torch.float64, device=taps.device)
-
-
-def like(gradient: Tensor, argument: Tensor) -> Tensor:
-    """A gradient summed over the dimensions that its argument was broadcast over, in its dtype."""
-    gradient = gradient.sum_to_size(argument.shape)
-    if gradient.is_complex() and not argument.is_complex():
-        gradient = gradient.real
-    return gradient.to(argument.dtype)
-
-
-def add(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """The sum, None standing for zero."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other

@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from torch_iir._arguments import broadcast_batch, check_lfilter, filter_order, result_dtype, state_dtype
 from torch_iir._registration import Op, Tensors
+from torch_iir.ops._gradients import like
 
 lfilter = torch.ops.torch_iir.lfilter.default
 lfilter_backward = torch.ops.torch_iir.lfilter_backward.default
@@ -184,8 +185,8 @@ class LFilterBackward(Op, name="lfilter_backward"):
                 grad_a = grad_a - ratio.conj() * _rest(ga_hat)
         grad_b, grad_a = _denormalised(grad_b, grad_a, b_hat, a_hat, a0)
         grad_a = torch.cat([_first(grad_a) + grad_a0, _rest(grad_a)], -1)
-        grad_b = _like(grad_b, b) if for_b else None
-        grad_a = _like(grad_a, a) if for_a else None
+        grad_b = like(grad_b, b) if for_b else None
+        grad_a = like(grad_a, a) if for_a else None
         return grad_gy, grad_gzf, grad_x, grad_b, grad_a, None, grad_y  # the gradients do not depend on zi
 
     @staticmethod
@@ -247,7 +248,7 @@ class LFilterBackward(Op, name="lfilter_backward"):
             else:
                 extra = extra.sum(-1, keepdim=True)
             tga = torch.cat([_first(tga) - extra / a0.conj(), _rest(tga)], -1)
-        return tgx, _like(tgb, b) if mask & GB else None, _like(tga, a) if mask & GA else None, tgzi
+        return tgx, like(tgb, b) if mask & GB else None, like(tga, a) if mask & GA else None, tgzi
 
     @staticmethod
     def samples() -> Iterator[tuple[Any, ...]]:
@@ -308,14 +309,6 @@ def _after_zero(coefficients: Tensor) -> Tensor:
 
 def _silence(x: Tensor) -> Tensor:
     return x.new_zeros(()).expand(x.shape[-1])
-
-
-def _like(gradient: Tensor, argument: Tensor) -> Tensor:
-    """A gradient summed over the dimensions that its argument was broadcast over, in its dtype."""
-    gradient = gradient.sum_to_size(argument.shape)
-    if gradient.is_complex() and not argument.is_complex():
-        gradient = gradient.real
-    return gradient.to(argument.dtype)
 
 
 def _total(terms: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from torch_iir._arguments import check_lfilter_fsm, check_lfilter_fsm_backward
 from torch_iir._registration import Op, Tensors
-from torch_iir.ops.freqz import add, directional, directional_backward, like
+from torch_iir.ops._gradients import add, like
+from torch_iir.ops.freqz import directional, directional_backward
 from torch_iir.ops.lfilter import wide
 
 lfilter_fsm = torch.ops.torch_iir.lfilter_fsm.default

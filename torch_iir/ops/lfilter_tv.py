@@ -23,6 +23,7 @@ from torch import Tensor
 
 from torch_iir._arguments import check_lfilter_tv, result_dtype, state_dtype
 from torch_iir._registration import Op, Tensors
+from torch_iir.ops._gradients import add
 
 lfilter_tv = torch.ops.torch_iir.lfilter_tv.default
 lfilter_tv_backward = torch.ops.torch_iir.lfilter_tv_backward.default
@@ -75,7 +76,7 @@ class LFilterTV(Op, name="lfilter_tv"):
         dzf: Any = None
         for signal, through, first, past in drives:
             term, state = lfilter_tv(signal, through, a, past, dzi, first, a_first, period)
-            dy, dzf = _sum(dy, term), _sum(dzf, state)
+            dy, dzf = add(dy, term), add(dzf, state)
             dzi = None  # once is enough
         if dy is None:
             return None, None
@@ -234,7 +235,7 @@ class LFilterTVBackward(Op, name="lfilter_tv_backward"):
             drive, _, _, before, _ = _gradients(
                 GX | GZX * bool(mask & GZI), -v, None, y, da, no_poles, _silence(zi), None, y, a_first, 1, period
             )
-            dgy = _sum(dgy, drive)
+            dgy = add(dgy, drive)
         with_v_moving = _gradients(
             mask * (dgy is not None or dgzf is not None),
             *(dgy, dgzf, x, b, a, zx, zi, y, b_first, a_first, period),
@@ -258,8 +259,8 @@ class LFilterTVBackward(Op, name="lfilter_tv_backward"):
             a_first,
             period,
         )
-        gx, gb, ga, gzx, gzi = map(_sum, with_v_moving, with_v_fixed)
-        return gx, gb, ga, gzx, _sum(gzi, before)
+        gx, gb, ga, gzx, gzi = map(add, with_v_moving, with_v_fixed)
+        return gx, gb, ga, gzx, add(gzi, before)
 
     @staticmethod
     def samples() -> Iterator[tuple[Any, ...]]:
@@ -295,9 +296,3 @@ def _silence(argument: Tensor | None) -> Tensor | None:
 
 def _minus(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else -tensor
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other

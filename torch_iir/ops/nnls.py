@@ -26,6 +26,7 @@ from torch import Tensor
 
 from torch_iir._arguments import check_nnls, check_nnls_derivative
 from torch_iir._registration import Op, Tensors
+from torch_iir.ops._gradients import like
 
 nnls = torch.ops.torch_iir.nnls.default
 nnls_derivative = torch.ops.torch_iir.nnls_derivative.default
@@ -62,10 +63,10 @@ class NNLS(Op, name="nnls"):
         gx = None if gx is None else gx.to(w.dtype)
         u, p = nnls_derivative(gx, gdual, w, a, mu, support, solver, for_a or for_prior)
         return (
-            _like(u, b) if for_b else None,
+            like(u, b) if for_b else None,
             _products(dual, p, a) - _products(u, x, a) if for_a else None,
-            _like(-(u * dual).sum(-2), mu) if for_mu else None,
-            _like(_by_prior(p, outcome, prior), prior) if for_prior else None,
+            like(-(u * dual).sum(-2), mu) if for_mu else None,
+            like(_by_prior(p, outcome, prior), prior) if for_prior else None,
         )
 
     @staticmethod
@@ -164,13 +165,13 @@ class NNLSDerivative(Op, name="nnls_derivative"):
             p = p if needs_p else nnls_derivative(g, h, w, a, mu, support, solver, True)[1]
             ga = -(_products(u, r, a) + _products(v, p, a))
         if for_w and not support:
-            gw = _like(_rest(g, u, a) * _rest(gp, v, a), w)
+            gw = like(_rest(g, u, a) * _rest(gp, v, a), w)
         return (
-            _like(r, g) if for_g else None,
-            _like(-v, h) if for_h else None,
+            like(r, g) if for_g else None,
+            like(-v, h) if for_h else None,
             gw,
             ga,
-            _like((u * v).sum(-2), mu) if for_mu else None,
+            like((u * v).sum(-2), mu) if for_mu else None,
         )
 
     @staticmethod
@@ -232,7 +233,7 @@ def _products(left: Tensor, right: Tensor, a: Tensor) -> Tensor:
     if a.dim() == 2 and left.dim() > 2:  # the columns of all: there is no m × n for each of many small batches
         columns = math.prod(left.shape[:-2]) * left.shape[-1]
         left, right = (t.movedim(-2, 0).reshape(t.shape[-2], columns) for t in (left, right))
-    return _like(left @ right.mT, a)
+    return like(left @ right.mT, a)
 
 
 def _times(a: Tensor, x: Tensor) -> Tensor:
@@ -259,11 +260,6 @@ def _rest(g: Tensor | None, u: Tensor, a: Tensor) -> Tensor:
     """g − Aᵀu, whose terms may nearly cancel."""
     product = a.mT.to(torch.float64) @ u
     return -product if g is None else g - product
-
-
-def _like(gradient: Tensor, argument: Tensor) -> Tensor:
-    """A gradient summed over the dimensions that its argument was broadcast over, in its dtype."""
-    return gradient.sum_to_size(argument.shape).to(argument.dtype)
 
 
 def _sum(terms: Sequence[Tensor | None]) -> Tensor | None:

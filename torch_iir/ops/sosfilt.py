@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torch_iir._arguments import check_sosfilt, result_dtype, state_dtype
 from torch_iir._registration import Op, Tensors
+from torch_iir.ops._gradients import add
 from torch_iir.ops.lfilter import GA, GB, GX, GZI, LFilter, LFilterBackward, lfilter, lfilter_backward, wide
 
 sosfilt = torch.ops.torch_iir.sosfilt.default
@@ -133,7 +134,7 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
                 (w[s], gzfs[s], u[s], *sections[s], u[s + 1], _section_mask(mask, s, zi)),
                 (hw, hb, ha, hz),
             )
-            gu.append(_sum(gu_s, gv))
+            gu.append(add(gu_s, gv))
             gv = gv_s
             ggzf.append(gzf_s)
             gsos.append((gb, ga))
@@ -145,7 +146,7 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
             inner = GX * (s > 0 or for_x) | (GB | GA) * for_sos | GZI * for_zi
             gu_s, gb, ga, gz = lfilter_backward(gu[s + 1], None, u[s], *sections[s], u[s + 1], inner)
             if inner & GX:
-                gu[s] = _sum(gu[s], gu_s)
+                gu[s] = add(gu[s], gu_s)
             if for_sos:
                 gsos[s] = gsos[s][0] + gb, gsos[s][1] + ga
             gzi.insert(0, gz)
@@ -227,9 +228,3 @@ def _section_mask(mask: int, s: int, zi: Tensor | None) -> int:
     """output_mask of lfilter_backward for the section s: beyond the first one, w_{s−1} is needed by the next."""
     for_w = s > 0 or mask & FOR_X
     return GX * bool(for_w) | (GB | GA) * bool(mask & FOR_SOS) | GZI * (zi is not None and bool(mask & FOR_ZI))
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other

@@ -14,6 +14,7 @@ from torch_iir._arguments import (
     as_signal,
     check_convolution,
     first_tensor,
+    shapes,
     time_axis,
 )
 from torch_iir.ops.fftconvolve import fftconvolve as _fftconvolve
@@ -79,7 +80,8 @@ def fftconvolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", axes: int | 
         raise ValueError(f"mode must be 'full', 'same' or 'valid', got {mode!r}")
     dims = max(u.dim(), v.dim())
     if axes is None and u.dim() != v.dim():
-        raise ValueError(f"in1 and in2 must have as many dimensions, unless axes are given, got {_shapes(u, v)}")
+        given = shapes([("in1", u), ("in2", v)])
+        raise ValueError(f"in1 and in2 must have as many dimensions, unless axes are given, got {given}")
     if not dims:
         return u * v
     chosen = range(-dims, 0) if axes is None else _chosen(axes, u, v)
@@ -125,7 +127,8 @@ def _convolved(in1: Tensor, in2: Tensor, mode: str, axes: Sequence[int]) -> Tens
         return _nothing(in1, in2, mode, axes)
     if mode == "valid" and not all(n >= k for n, k in pairs):
         if not all(n <= k for n, k in pairs):
-            raise ValueError(f"for mode 'valid' one must be as large as the other in all axes, got {_shapes(in1, in2)}")
+            given = shapes([("in1", in1), ("in2", in2)])
+            raise ValueError(f"for mode 'valid' one must be as large as the other in all axes, got {given}")
         in1, in2, pairs = in2, in1, [(k, n) for n, k in pairs]
     starts = [{"full": 0, "same": (k - 1) // 2, "valid": k - 1}[mode] for _, k in pairs]
     sizes = [_size(n, k, mode) for n, k in pairs]
@@ -184,7 +187,3 @@ def _chosen(axes: int | Sequence[int], in1: Tensor, in2: Tensor) -> list[int]:
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"axes must be one or more, each of them once, got {axes!r}")
     return chosen
-
-
-def _shapes(in1: Tensor, in2: Tensor) -> str:
-    return f"in1 {list(in1.shape)}, in2 {list(in2.shape)}"

@@ -144,12 +144,10 @@ def lfilter_fsm(
         axis = time_axis(x, axis)
         x = x.movedim(axis, -1)
     check_lfilter(x, b, a)
-    n_fft = _points(x, *on_host, n_fft, tolerance, ("a", "a[..., 0]", "lfilter"))
-    b, a = b.unsqueeze(-2), a.unsqueeze(-2)
-    y: Tensor = _lfilter_fsm(x, b, a, n_fft).movedim(-1, axis).contiguous()
-    if not return_bound:
-        return y
-    return y, _wrap_bound(x, b, a, n_fft, lambda click: lfilter(b.squeeze(-2), a.squeeze(-2), click))
+    of_b, of_a = (c.unsqueeze(-2) for c in on_host)
+    n_fft = _points(x, of_b, of_a, n_fft, tolerance, ("a", "a[..., 0]", "lfilter"))
+    b_row, a_row = b.unsqueeze(-2), a.unsqueeze(-2)  # a cascade of one
+    return _sampled(x, b_row, a_row, n_fft, axis, lambda click: lfilter(b, a, click), return_bound)
 
 
 @overload
@@ -225,9 +223,21 @@ def sosfilt_fsm(
     check_sosfilt(x, sos)
     parts = on_host[..., :3], on_host[..., 3:]
     n_fft = _points(x, *parts, n_fft, tolerance, ("sos", "sos[..., 3]", "sosfilt"))
-    b, a = sos[..., :3], sos[..., 3:]
+    return _sampled(x, sos[..., :3], sos[..., 3:], n_fft, axis, lambda click: sosfilt(sos, click), return_bound)
+
+
+def _sampled(
+    x: Tensor,
+    b: Tensor,
+    a: Tensor,
+    n_fft: int,
+    axis: int,
+    recurrence: Callable[[Tensor], Tensor],
+    return_bound: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What both return, of time in the last dimension, for a cascade."""
     y: Tensor = _lfilter_fsm(x, b, a, n_fft).movedim(-1, axis).contiguous()
-    return (y, _wrap_bound(x, b, a, n_fft, lambda click: sosfilt(sos, click))) if return_bound else y
+    return (y, _wrap_bound(x, b, a, n_fft, recurrence)) if return_bound else y
 
 
 def _check_real(name: str, tensor: Tensor, recurrence: str) -> None:
@@ -241,7 +251,7 @@ def _check_real(name: str, tensor: Tensor, recurrence: str) -> None:
 def _points(
     x: Tensor, b: Tensor, a: Tensor, n_fft: int | None, tolerance: float | None, names: tuple[str, str, str]
 ) -> int:
-    """n_fft for the op, of filters (..., K) or sections (..., S, K); 0 leaves it to the op, which knows T alone."""
+    """n_fft for the op, of sections (..., S, K); 0 leaves it to the op, which knows T alone."""
     name, name_of_a0, recurrence = names
     tolerance = _checked_tolerance(tolerance, x.dtype)
     samples = x.shape[-1]
@@ -265,8 +275,7 @@ def _points(
             f"{name} must decay to {tolerance} within 2**26 samples for n_fft to be chosen, "
             f"got a pole of modulus {radius}: {advice}"
         )
-    sections = b.shape[-2] if recurrence == "sosfilt" else 1
-    return fast_length(samples + sections * (b.shape[-1] - 1) + decay)
+    return fast_length(samples + b.shape[-2] * (b.shape[-1] - 1) + decay)
 
 
 def _checked_tolerance(tolerance: float | None, dtype: torch.dtype) -> float:
