@@ -1,0 +1,167 @@
+"""The many spellings of one operation in a graph that Dynamo made, read as one.
+
+``x.flip(-1)``, ``torch.flip(x, [-1])`` and ``torch.flip(x, dims=(-1,))`` are the same call: Call("flip", {"input": x,
+"dims": (-1,)}). Only what the rewrites look for is listed. In-place and ``out=`` forms are not listed: they are other
+operations.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.fx import Node
+from torch.fx.node import Argument
+
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Form:
+    """An operation: the parameters with their defaults, in order; the functions and the methods that it is called by.
+
+    ``gathers`` names the parameter that takes numbers one by one as well as in a sequence, as in ``x.flip(0, 1)``.
+    """
+
+    parameters: dict[str, Any]
+    functions: tuple[Any, ...]
+    methods: tuple[str, ...] = ()
+    gathers: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node, read: ``call.name``, and the arguments by their names, defaults filled in."""
+
+    node: Node
+    name: str
+    arguments: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+
+def _form(parameters: str, *functions: Any, methods: str = "", gathers: str = "", **defaults: Any) -> Form:
+    return Form(
+        {name: defaults.get(name, _REQUIRED) for name in parameters.split()}, functions, tuple(methods.split()), gathers
+    )
+
+
+_ops = torch.ops.torch_iir
+_pad: Any = torch._C._nn.pad  # what F.pad is in a graph
+
+FORMS: dict[str, Form] = {
+    "lfilter": _form("x b a zi", _ops.lfilter, _ops.lfilter.default, zi=None),
+    "sosfilt": _form("x sos zi", _ops.sosfilt, _ops.sosfilt.default, zi=None),
+    "getitem": _form("input index", operator.getitem, methods="__getitem__"),
+    "select": _form("input dim index", torch.select, methods="select"),
+    "narrow": _form("input dim start length", torch.narrow, methods="narrow"),
+    "stack": _form("tensors dim", torch.stack, dim=0),
+    "cat": _form("tensors dim", torch.cat, torch.concat, torch.concatenate, dim=0),
+    "flip": _form("input dims", torch.flip, methods="flip", gathers="dims"),
+    "movedim": _form("input source destination", torch.movedim, torch.moveaxis, methods="movedim moveaxis"),
+    "transpose": _form(
+        "input dim0 dim1", torch.transpose, torch.swapaxes, torch.swapdims, methods="transpose swapaxes swapdims"
+    ),
+    "unsqueeze": _form("input dim", torch.unsqueeze, methods="unsqueeze"),
+    "squeeze": _form("input dim", torch.squeeze, methods="squeeze", dim=None),
+    "reshape": _form("input shape", torch.reshape, methods="reshape view", gathers="shape"),
+    "contiguous": _form("input", methods="contiguous"),
+    "mul": _form(
+        "input other", operator.mul, torch.mul, torch.multiply, methods="mul multiply __mul__ __rmul__", other=_REQUIRED
+    ),
+    "div": _form(
+        "input other rounding_mode",
+        operator.truediv,
+        torch.div,
+        torch.divide,
+        torch.true_divide,
+        methods="div divide true_divide __truediv__",
+        rounding_mode=None,
+    ),
+    "add": _form("input other alpha", operator.add, torch.add, methods="add __add__ __radd__", alpha=1),
+    "sub": _form("input other alpha", operator.sub, torch.sub, torch.subtract, methods="sub subtract __sub__", alpha=1),
+    "neg": _form("input", operator.neg, torch.neg, torch.negative, methods="neg negative __neg__"),
+    "abs": _form("input", operator.abs, torch.abs, torch.absolute, methods="abs absolute __abs__"),
+    "exp": _form("input", torch.exp, methods="exp"),
+    "log": _form("input", torch.log, methods="log"),
+    "tanh": _form("input", torch.tanh, F.tanh, methods="tanh"),
+    "sigmoid": _form("input", torch.sigmoid, F.sigmoid, methods="sigmoid"),
+    "relu": _form("input inplace", torch.relu, F.relu, methods="relu", inplace=False),
+    "square": _form("input", torch.square, methods="square"),
+    "sqrt": _form("input", torch.sqrt, methods="sqrt"),
+    "pow": _form("input exponent", operator.pow, torch.pow, methods="pow __pow__"),
+    "clamp": _form("input min max", torch.clamp, torch.clip, methods="clamp clip", min=None, max=None),
+    "pad": _form("input pad mode value", F.pad, _pad, mode="constant", value=None),
+    "conv1d": _form(
+        "input weight bias stride padding dilation groups",
+        torch.conv1d,
+        F.conv1d,
+        bias=None,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+    ),
+    "rfft": _form("input n dim norm", torch.fft.rfft, n=None, dim=-1, norm=None),
+    "irfft": _form("input n dim norm", torch.fft.irfft, n=None, dim=-1, norm=None),
+}
+
+_BY_FUNCTION = {function: name for name, form in FORMS.items() for function in form.functions}
+_BY_METHOD = {method: name for name, form in FORMS.items() for method in form.methods}
+
+
+def read(node: Any) -> Call | None:
+    """The call that a node makes, None when it is none of the listed forms."""
+    if not isinstance(node, Node):
+        return None
+    if node.op == "call_function":
+        name = _BY_FUNCTION.get(node.target) if _hashable(node.target) else None
+    else:
+        name = _BY_METHOD.get(str(node.target)) if node.op == "call_method" else None
+    if name is None or not (arguments := _bound(FORMS[name], node.args, node.kwargs)):
+        return None
+    if arguments.get("inplace"):
+        return None
+    return Call(node, name, arguments)
+
+
+def reads(nodes: Iterator[Node], *names: str) -> Iterator[Call]:
+    """The calls of these names among the nodes."""
+    for node in nodes:
+        call = read(node)
+        if call is not None and call.name in names:
+            yield call
+
+
+def _bound(form: Form, args: tuple[Argument, ...], kwargs: dict[str, Argument]) -> dict[str, Any] | None:
+    names = list(form.parameters)
+    positional = list(args)
+    if form.gathers and len(positional) >= len(names):
+        at = names.index(form.gathers)
+        if not isinstance(positional[at], (tuple, list)):
+            positional[at:] = [tuple(positional[at:])]
+    if len(positional) > len(names) or any(_ALIASES.get(name, name) not in names for name in kwargs):
+        return None  # out=, dtype= and the like
+    arguments = {name: default for name, default in form.parameters.items() if default is not _REQUIRED}
+    arguments.update(zip(names, positional, strict=False))
+    arguments.update((_ALIASES.get(name, name), value) for name, value in kwargs.items())
+    if form.gathers and isinstance(numbers := arguments.get(form.gathers), (int, list)):
+        arguments[form.gathers] = tuple(numbers) if isinstance(numbers, list) else (numbers,)
+    return arguments if len(arguments) == len(names) else None
+
+
+# Other names of the same parameters.
+_ALIASES = {"x1": "input", "x2": "other", "axis": "dim", "size": "shape", "axis0": "dim0", "axis1": "dim1"}
+
+
+def _hashable(target: Callable[..., Any] | str) -> bool:
+    try:
+        hash(target)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,9 @@
+"""The rewrites, in the order in which they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch_iir.compiler._graph import Graph
+
+REWRITES: dict[str, Callable[[Graph], None]] = {}
