@@ -60,8 +60,8 @@ def compile(
 
     While a model is traced, calls of torchaudio's and torchlpc's recursive filters become ours; the graph is searched
     for filters that are slower than they need to be (a loop where a bank would do, a chain where a cascade would), and
-    rewritten; then Inductor compiles it. ``torch.compile(model, backend="torch_iir")`` does the same, without an import;
-    what this function has as arguments stands there among the ``options``, as in ``{"torch_iir.verify": True}``.
+    rewritten; then Inductor compiles it. ``torch.compile(model, backend="torch_iir")`` does the same, without an
+    import; what this function has as arguments stands there among the ``options``, as ``"torch_iir.verify": True``.
 
     Args:
         model: a module or a function; without one, a decorator is returned.

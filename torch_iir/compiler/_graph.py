@@ -323,14 +323,10 @@ def _may_write(node: Node) -> bool:
     """Whether an operator says so itself, or cannot say; what torch's own functions write to has a version."""
     target = node.target
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return target.name() not in (
-            "scan",
-            "associative_scan",
-            "wrap_activation_checkpoint",
-            "tag_activation_checkpoint",
-        )
+        return target._name not in _PURE
     if isinstance(target, torch._ops.OpOverloadPacket):
-        return any(getattr(target, name)._schema.is_mutable for name in target.overloads())
+        names = target.overloads()  # type: ignore[no-untyped-call]
+        return any(getattr(target, name)._schema.is_mutable for name in names)
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 

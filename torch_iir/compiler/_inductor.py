@@ -17,8 +17,7 @@ def compiled(
     from torch._inductor.compile_fx import compile_fx
 
     patches = {**mode_options(mode), **options}
-    result: Callable[..., Any] = compile_fx(gm, example_inputs, config_patches=patches)  # type: ignore[arg-type]
-    return result
+    return compile_fx(gm, example_inputs, config_patches=patches)  # type: ignore[return-value]
 
 
 def mode_options(mode: str | None) -> dict[str, Any]:
