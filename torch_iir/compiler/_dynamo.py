@@ -1,0 +1,173 @@
+"""All that is used of Dynamo's private parts. Importing it imports torch._dynamo, which takes seconds.
+
+`register` makes a function's calls ours to decide on, only while Dynamo traces for the backend of this package: any
+other backend, eager code and other threads get what they would have got. `torch.compiler.substitute_in_graph` cannot
+do that, being the same for all; but what it is made of can.
+
+Found in torch 2.11, 2.13 and 2.15:
+
+* ``VariableBuilder._id_dispatch()``: functions by the id of the object that they build a variable of; in
+  ``torch._dynamo.variables.builder``. ``VariableBuilder._wrap``, ``.tx``.
+* ``UserFunctionVariable`` and ``call_function(tx, args, kwargs)`` of all variables.
+* ``tx.output``, with ``compiler_fn`` and ``tracing_context``; ``tx.f_code``.
+* Wrappers of a backend: ``WrapBackendDebug`` has ``_torchdynamo_orig_backend``; ``torch._TorchCompileWrapper``
+  ``compiler_fn`` and ``kwargs``; the bound method of a ``DDPOptimizer`` ``__self__.backend_compile_fn``.
+* ``torch._dynamo.callback.callback_handler`` with ``start_callbacks``, forgotten by ``torch._dynamo.reset``.
+* ``torch._guards.TracingContext.try_get``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch._dynamo.callback import callback_handler
+from torch._dynamo.variables import UserFunctionVariable
+from torch._dynamo.variables.builder import VariableBuilder
+from torch._guards import TracingContext
+
+from torch_iir.compiler._options import Options
+
+Translator = Any  # InstructionTranslatorBase: `tx` in all of Dynamo
+Variable = Any  # VariableTracker
+Decide = Callable[[Translator, Sequence[Variable], dict[str, Variable]], Callable[..., Any] | None]
+
+
+@dataclass(eq=False)
+class _Registration:
+    original: Callable[..., Any]  # kept: its id stays its own
+    decide: Decide
+    name: str
+
+
+@dataclass
+class _Record:
+    names: list[str] = field(default_factory=list)
+    inside: bool = False  # of a call that was recorded, and is traced as it is
+
+
+_registered: dict[int, _Registration] = {}
+_records: WeakKeyDictionary[TracingContext, _Record] = WeakKeyDictionary()
+_starts: list[Callable[[], None]] = []
+
+
+def register(original: Callable[..., Any], decide: Decide, name: str) -> None:
+    """Lets ``decide`` say what happens to each call of a function, while this backend traces.
+
+    ``decide(tx, args, kwargs)`` gets the translator and the arguments, as variables of Dynamo. It returns a Python
+    function of the same arguments, which is then traced in the place of the original, or None, and the original is
+    traced. It must change nothing, for Dynamo may trace a call again. `options_of(tx)` are the options of the
+    compilation. The guards are the original's. What was decided is recorded under `name`, for the report; in dry mode
+    it is only recorded.
+
+    A function that is the root of a frame is not called by Dynamo, and so not asked about; nor are nn.Module.forward
+    methods. Registering a function again, or one that `torch.compiler.substitute_in_graph` has, does nothing.
+    """
+    table = VariableBuilder._id_dispatch()
+    if id(original) in table:
+        return
+    registration = _registered[id(original)] = _Registration(original, decide, name)
+
+    def dispatch(builder: Any, value: Any) -> Variable:
+        # As if nobody had been registered: Dynamo compiles in one thread at a time.
+        del table[id(value)]
+        try:
+            variable = builder._wrap(value)
+        finally:
+            table[id(value)] = dispatch
+        if options_of(builder.tx) is not None:
+            base: Any = type(variable)
+            variable.__class__ = _asking(base, registration)
+        return variable
+
+    table[id(original)] = dispatch
+
+
+@functools.cache
+def _asking(base: Any, registration: _Registration) -> Any:
+    """A variable that is `base` in all but its calls."""
+
+    class Asking(base):  # type: ignore[misc]
+        def call_function(self, tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Variable:
+            options = options_of(tx)
+            record = _records.setdefault(tx.output.tracing_context, _Record())
+            replacement = None if record.inside else registration.decide(tx, args, kwargs)
+            if replacement is None:
+                return super().call_function(tx, args, kwargs)
+            record.names.append(registration.name)
+            if options is None or not options.dry:
+                return UserFunctionVariable(replacement).call_function(tx, args, kwargs)  # type: ignore[arg-type]
+            record.inside = True
+            try:
+                return super().call_function(tx, args, kwargs)
+            finally:
+                record.inside = False
+
+        # UserFunctionVariable has these for its own type only, not for subclasses.
+        def as_python_constant(self) -> Any:
+            return registration.original
+
+        def get_real_python_backed_value(self) -> Any:
+            return registration.original
+
+    Asking.__name__ = Asking.__qualname__ = base.__name__
+    return Asking
+
+
+def substituted() -> list[str]:
+    """What was substituted in the compilation in progress, by name: one for each call that was traced."""
+    _listen()
+    context = TracingContext.try_get()
+    record = None if context is None else _records.get(context)
+    return [] if record is None else list(record.names)
+
+
+def options_of(tx: Translator) -> Options | None:
+    """The options of the compilation, None when it is another backend's."""
+    return backend_options(tx.output.compiler_fn)
+
+
+def backend_options(compiler_fn: Any) -> Options | None:
+    """The options that this backend was given, None for another backend; `compiler_fn` as Dynamo has wrapped it."""
+    from torch_iir.compiler._backend import backend
+
+    options = None
+    while compiler_fn is not backend:
+        given = getattr(compiler_fn, "kwargs", None) or getattr(compiler_fn, "keywords", None) or {}
+        options = given.get("options", options)
+        wrapped = [
+            getattr(compiler_fn, "_torchdynamo_orig_backend", None),
+            getattr(compiler_fn, "compiler_fn", None),
+            getattr(compiler_fn, "func", None),  # functools.partial
+            getattr(getattr(compiler_fn, "__self__", None), "backend_compile_fn", None),
+        ]
+        compiler_fn = next((inner for inner in wrapped if inner is not None), None)
+        if compiler_fn is None:
+            return None
+    try:
+        return Options.parse(options)[0]
+    except (TypeError, ValueError):  # the backend says what is wrong with them, in place of an internal error of Dynamo
+        return Options()
+
+
+def at_start(callback: Callable[[], None]) -> None:
+    """Calls something now and at the start of every compilation, whatever its backend: it must be quick, and not raise.
+
+    torch._dynamo.reset forgets it until this backend compiles again.
+    """
+    _starts.append(callback)
+    _listen()
+    callback()
+
+
+def _listen() -> None:
+    if _start not in callback_handler.start_callbacks:
+        callback_handler.register_start_callback(_start)
+
+
+def _start(_: object) -> None:
+    for callback in _starts:
+        callback()
