@@ -18,17 +18,22 @@ Found in torch 2.11, 2.13 and 2.15:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+from torch._dynamo.backends.distributed import DDPOptimizer
 from torch._dynamo.callback import callback_handler
+from torch._dynamo.repro.after_dynamo import WrapBackendDebug
 from torch._dynamo.variables import UserFunctionVariable
 from torch._dynamo.variables.builder import VariableBuilder
 from torch._guards import TracingContext
 
+from torch_iir.compiler import _substitutions
 from torch_iir.compiler._options import Options
 
 Translator = Any  # InstructionTranslatorBase: `tx` in all of Dynamo
@@ -51,7 +56,6 @@ class _Record:
 
 _registered: dict[int, _Registration] = {}
 _records: WeakKeyDictionary[TracingContext, _Record] = WeakKeyDictionary()
-_starts: list[Callable[[], None]] = []
 
 
 def register(original: Callable[..., Any], decide: Decide, name: str) -> None:
@@ -86,7 +90,7 @@ def register(original: Callable[..., Any], decide: Decide, name: str) -> None:
     table[id(original)] = dispatch
 
 
-@functools.cache
+@cache
 def _asking(base: Any, registration: _Registration) -> Any:
     """A variable that is `base` in all but its calls."""
 
@@ -136,16 +140,19 @@ def backend_options(compiler_fn: Any) -> Options | None:
 
     options = None
     while compiler_fn is not backend:
-        given = getattr(compiler_fn, "kwargs", None) or getattr(compiler_fn, "keywords", None) or {}
-        options = given.get("options", options)
-        wrapped = [
-            getattr(compiler_fn, "_torchdynamo_orig_backend", None),
-            getattr(compiler_fn, "compiler_fn", None),
-            getattr(compiler_fn, "func", None),  # functools.partial
-            getattr(getattr(compiler_fn, "__self__", None), "backend_compile_fn", None),
-        ]
-        compiler_fn = next((inner for inner in wrapped if inner is not None), None)
-        if compiler_fn is None:
+        if isinstance(compiler_fn, WrapBackendDebug):
+            compiler_fn = compiler_fn._torchdynamo_orig_backend
+        elif isinstance(compiler_fn, torch._TorchCompileWrapper):
+            options = compiler_fn.kwargs.get("options", options)
+            compiler_fn = compiler_fn.compiler_fn
+        elif isinstance(compiler_fn, partial):
+            options = compiler_fn.keywords.get("options", options)
+            compiler_fn = compiler_fn.func
+        elif isinstance(compiler_fn, MethodType) and isinstance(compiler_fn.__self__, DDPOptimizer):
+            compiler_fn = compiler_fn.__self__.backend_compile_fn
+        elif isinstance(compiler_fn, FunctionType) and hasattr(compiler_fn, "__wrapped__"):
+            compiler_fn = compiler_fn.__wrapped__
+        else:
             return None
     try:
         return Options.parse(options)[0]
@@ -153,21 +160,35 @@ def backend_options(compiler_fn: Any) -> Options | None:
         return Options()
 
 
-def at_start(callback: Callable[[], None]) -> None:
-    """Calls something now and at the start of every compilation, whatever its backend: it must be quick, and not raise.
-
-    torch._dynamo.reset forgets it until this backend compiles again.
-    """
-    _starts.append(callback)
-    _listen()
-    callback()
-
-
 def _listen() -> None:
-    if _start not in callback_handler.start_callbacks:
-        callback_handler.register_start_callback(_start)
+    """Registers what has been imported at the start of every compilation; torch._dynamo.reset forgets that."""
+    if _register_found not in callback_handler.start_callbacks:
+        callback_handler.register_start_callback(_register_found)
 
 
-def _start(_: object) -> None:
-    for callback in _starts:
-        callback()
+def _register_found(_: object = None) -> None:
+    for substitution in _substitutions.found():
+        register(substitution.original, _always(substitution.replacement), substitution.name)
+    if inverse_mel := _substitutions.found_inverse_mel():
+        register(torch.linalg.lstsq, _inside(inverse_mel.original), inverse_mel.name)
+
+
+def _always(replacement: Callable[..., Any]) -> Decide:
+    def decide(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
+        options = options_of(tx)
+        return replacement if options is not None and options.substitute else None
+
+    return decide
+
+
+def _inside(forward: FunctionType) -> Decide:
+    def decide(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
+        options = options_of(tx)
+        wanted = options is not None and options.substitute and options.inverse_mel
+        return _substitutions.lstsq if wanted and tx.f_code is forward.__code__ else None
+
+    return decide
+
+
+_listen()
+_register_found()
