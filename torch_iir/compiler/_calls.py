@@ -59,6 +59,7 @@ FORMS: dict[str, Form] = {
     "sosfilt": _form("x sos zi", _ops.sosfilt, _ops.sosfilt.default, zi=None),
     "getitem": _form("input index", operator.getitem, methods="__getitem__"),
     "select": _form("input dim index", torch.select, methods="select"),
+    "unbind": _form("input dim", torch.unbind, methods="unbind", dim=0),
     "narrow": _form("input dim start length", torch.narrow, methods="narrow"),
     "stack": _form("tensors dim", torch.stack, dim=0),
     "cat": _form("tensors dim", torch.cat, torch.concat, torch.concatenate, dim=0),

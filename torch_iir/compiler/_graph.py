@@ -66,21 +66,29 @@ class Graph:
 
     def same(self, one: Any, other: Any) -> bool:
         """Whether two arguments are provably one value: the same node, or the same pure call of the same values."""
+        return self._same(one, other, set())
+
+    def _same(self, one: Any, other: Any, equal: set[tuple[Node, Node]]) -> bool:
+        """As `same`; `equal` are pairs that are known to be, so that what is used twice is not looked at twice."""
         if isinstance(one, Node) and isinstance(other, Node):
-            if one is other:
+            if one is other or (one, other) in equal:
                 return True
             a, b = read(one), read(other)
-            return (
-                a is not None
-                and b is not None
-                and a.name == b.name
-                and self.why_not([one, other]) is None
-                and all(self.same(value, b[name]) for name, value in a.arguments.items())
-            )
+            if (
+                a is None
+                or b is None
+                or a.name != b.name
+                or self.why_not([one, other]) is not None
+                or not all(self._same(value, b[name], equal) for name, value in a.arguments.items())
+            ):
+                return False
+            equal.add((one, other))
+            return True
         if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
-            return len(one) == len(other) and all(map(self.same, one, other))
+            return len(one) == len(other) and all(self._same(a, b, equal) for a, b in zip(one, other, strict=True))
         if isinstance(one, slice) and isinstance(other, slice):
-            return all(map(self.same, (one.start, one.stop, one.step), (other.start, other.stop, other.step)))
+            ends = ((one.start, other.start), (one.stop, other.stop), (one.step, other.step))
+            return all(self._same(a, b, equal) for a, b in ends)
         return not isinstance(one, Node) and not isinstance(other, Node) and type(one) is type(other) and one == other
 
     # --- what may be changed
