@@ -117,24 +117,33 @@ class Graph:
         `build` gets a `Builder`, makes new nodes with it, and returns the one that stands for `old`; it may raise
         `Refused`. Nodes that nothing uses afterwards are erased.
         """
-        new = Builder(self, old)
+        made = self.replace_all(rewrite, [old], lambda new: [build(new)])
+        return made[0] if made else None
+
+    def replace_all(
+        self, rewrite: str, old: Sequence[Node], build: Callable[[Builder], Sequence[Node]]
+    ) -> Sequence[Node] | None:
+        """Likewise for several nodes, given in order: all of them, or none. What is made stands before the first."""
+        new = Builder(self, old[0])
         try:
-            node = build(new)
-            self._check(node, old)
-            dead = self._dead_without(old, node)
-            if why := self.why_not([*dead, old]) or self._inputs_written(new.made):
+            nodes = build(new)
+            for node, gone in zip(nodes, old, strict=True):
+                self._check(node, gone)
+            dead = self._dead_without(old, nodes)
+            if why := self.why_not([*dead, *old]) or self._inputs_written(new.made):
                 raise Refused(why)
         except Refused as refused:
             for made in reversed(new.made):
                 self.module.graph.erase_node(made)
-            self.missed(rewrite, old, str(refused))
+            self.missed(rewrite, old[0], str(refused))
             return None
-        old.replace_all_uses_with(node)
+        for node, gone in zip(nodes, old, strict=True):
+            gone.replace_all_uses_with(node)
         for gone in dead:
             self.module.graph.erase_node(gone)
         saved = self._bytes(dead, new.made) - self._bytes(new.made, dead)
-        self.report.fired.append(Fired(rewrite, where(old), 2 * saved))  # written once and read once
-        return node
+        self.report.fired.append(Fired(rewrite, where(old[0]), 2 * saved))  # written once and read once
+        return nodes
 
     def finish(self) -> None:
         """Checks the graph and makes it callable again."""
@@ -183,13 +192,13 @@ class Graph:
         if not same_shape(a.stride(), b.stride()):
             raise Refused(f"the strides would be {list(a.stride())}, not {list(b.stride())}")
 
-    def _dead_without(self, old: Node, new: Node) -> list[Node]:
-        """What nothing uses once `old` is replaced, users first."""
-        dead: dict[Node, None] = {old: None}
-        queue = [old]
+    def _dead_without(self, old: Sequence[Node], new: Sequence[Node]) -> list[Node]:
+        """What nothing uses once the old nodes are replaced by the new ones, users first."""
+        dead: dict[Node, None] = dict.fromkeys(old)
+        queue = list(old)
         for node in queue:
             for argument in node.all_input_nodes:
-                if argument in dead or argument.op not in ("call_function", "call_method"):
+                if argument in dead or argument in new or argument.op not in _ERASABLE:
                     continue
                 if all(user in dead for user in argument.users):
                     dead[argument] = None
@@ -325,6 +334,10 @@ def _changes_mode(node: Node) -> bool:
 
 # Higher-order operators that only call what stands in their graphs.
 _PURE = ("scan", "associative_scan", "wrap_activation_checkpoint", "tag_activation_checkpoint")
+
+
+# What goes when nothing uses it; placeholders stay.
+_ERASABLE = ("call_function", "call_method", "get_attr")
 
 
 def _may_write(node: Node) -> bool:
