@@ -12,7 +12,7 @@ Found in torch 2.11, 2.13 and 2.15:
 * ``tx.output``, with ``compiler_fn`` and ``tracing_context``; ``tx.f_code``.
 * Wrappers of a backend: ``WrapBackendDebug`` has ``_torchdynamo_orig_backend``; ``torch._TorchCompileWrapper``
   ``compiler_fn`` and ``kwargs``; the bound method of a ``DDPOptimizer`` ``__self__.backend_compile_fn``.
-* ``torch._dynamo.callback.callback_handler`` with ``start_callbacks``, forgotten by ``torch._dynamo.reset``.
+* ``torch._dynamo.callback.callback_handler`` with ``start_callbacks``, a list.
 * ``torch._guards.TracingContext.try_get``.
 """
 
@@ -123,7 +123,6 @@ def _asking(base: Any, registration: _Registration) -> Any:
 
 def substituted() -> list[str]:
     """What was substituted in the compilation in progress, by name: one for each call that was traced."""
-    _listen()
     context = TracingContext.try_get()
     record = None if context is None else _records.get(context)
     return [] if record is None else list(record.names)
@@ -160,10 +159,12 @@ def backend_options(compiler_fn: Any) -> Options | None:
         return Options()
 
 
-def _listen() -> None:
-    """Registers what has been imported at the start of every compilation; torch._dynamo.reset forgets that."""
-    if _register_found not in callback_handler.start_callbacks:
-        callback_handler.register_start_callback(_register_found)
+class _Callbacks(list[Callable[[Any], None]]):
+    """What runs at the start of every compilation, with what ours need: torch._dynamo.reset clears all of it."""
+
+    def clear(self) -> None:
+        super().clear()
+        self.append(_register_found)
 
 
 def _register_found(_: object = None) -> None:
@@ -190,5 +191,5 @@ def _inside(forward: FunctionType) -> Decide:
     return decide
 
 
-_listen()
+callback_handler.start_callbacks = _Callbacks([*callback_handler.start_callbacks, _register_found])
 _register_found()

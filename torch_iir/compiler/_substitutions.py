@@ -55,8 +55,8 @@ def _substitution(module: str, theirs: FunctionType, ours: Callable[..., Any]) -
         return None
     # A copy: what it does stays the same under `patch`, and it is not substituted itself.
     before = FunctionType(theirs.__code__, theirs.__globals__, theirs.__name__, theirs.__defaults__)
-    name = f"{module}.{theirs.__qualname__.removesuffix('.forward').removeprefix('_')}"
-    return Substitution(name, theirs, _or_else(ours, before))
+    name = theirs.__qualname__.removesuffix(".forward").removeprefix("_")
+    return Substitution(f"{module.removesuffix('.filtering')}.{name}", theirs, _or_else(ours, before))
 
 
 def _begins(ours: inspect.Signature, theirs: inspect.Signature) -> bool:
@@ -73,7 +73,8 @@ def _or_else(ours: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[.
         try:
             return ours(*args, **kwargs)
         except (TypeError, ValueError):
-            return theirs(*args, **kwargs)
+            pass  # theirs is not called here: its error would be told as one that ours led to
+        return theirs(*args, **kwargs)
 
     return call
 
