@@ -25,12 +25,14 @@ class Form:
     """An operation: the parameters with their defaults, in order; the functions and the methods that it is called by.
 
     ``gathers`` names the parameter that takes numbers one by one as well as in a sequence, as in ``x.flip(0, 1)``.
+    Of the parameters, those in ``keywords`` are only given by name.
     """
 
     parameters: dict[str, Any]
     functions: tuple[Any, ...]
     methods: tuple[str, ...] = ()
     gathers: str = ""
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,17 @@ class Call:
         return self.arguments[name]
 
 
-def _form(parameters: str, *functions: Any, methods: str = "", gathers: str = "", **defaults: Any) -> Form:
+def _form(
+    parameters: str, *functions: Any, methods: str = "", gathers: str = "", keywords: str = "", **defaults: Any
+) -> Form:
+    """The parameters and the methods in one string each; those in keywords come after the others."""
+    names = (*parameters.split(), *keywords.split())
     return Form(
-        {name: defaults.get(name, _REQUIRED) for name in parameters.split()}, functions, tuple(methods.split()), gathers
+        {name: defaults.get(name, _REQUIRED) for name in names},
+        functions,
+        tuple(methods.split()),
+        gathers,
+        tuple(keywords.split()),
     )
 
 
@@ -72,20 +82,27 @@ FORMS: dict[str, Form] = {
     "squeeze": _form("input dim", torch.squeeze, methods="squeeze", dim=None),
     "reshape": _form("input shape", torch.reshape, methods="reshape view", gathers="shape"),
     "contiguous": _form("input", methods="contiguous"),
-    "mul": _form(
-        "input other", operator.mul, torch.mul, torch.multiply, methods="mul multiply __mul__ __rmul__", other=_REQUIRED
-    ),
+    "mul": _form("input other", operator.mul, torch.mul, torch.multiply, methods="mul multiply __mul__ __rmul__"),
     "div": _form(
-        "input other rounding_mode",
+        "input other",
         operator.truediv,
         torch.div,
         torch.divide,
         torch.true_divide,
         methods="div divide true_divide __truediv__",
+        keywords="rounding_mode",
         rounding_mode=None,
     ),
-    "add": _form("input other alpha", operator.add, torch.add, methods="add __add__ __radd__", alpha=1),
-    "sub": _form("input other alpha", operator.sub, torch.sub, torch.subtract, methods="sub subtract __sub__", alpha=1),
+    "add": _form("input other", operator.add, torch.add, methods="add __add__ __radd__", keywords="alpha", alpha=1),
+    "sub": _form(
+        "input other",
+        operator.sub,
+        torch.sub,
+        torch.subtract,
+        methods="sub subtract __sub__",
+        keywords="alpha",
+        alpha=1,
+    ),
     "neg": _form("input", operator.neg, torch.neg, torch.negative, methods="neg negative __neg__"),
     "abs": _form("input", operator.abs, torch.abs, torch.absolute, methods="abs absolute __abs__"),
     "exp": _form("input", torch.exp, methods="exp"),
@@ -146,14 +163,23 @@ def _bound(form: Form, args: tuple[Argument, ...], kwargs: dict[str, Argument]) 
         at = names.index(form.gathers)
         if not isinstance(positional[at], (tuple, list)):
             positional[at:] = [tuple(positional[at:])]
-    if len(positional) > len(names) or any(_ALIASES.get(name, name) not in names for name in kwargs):
+    if len(positional) > len(names) - len(form.keywords):
+        return None  # as it was long ago: add(x, alpha, y)
+    if any(_ALIASES.get(name, name) not in names for name in kwargs):
         return None  # out=, dtype= and the like
     arguments = {name: default for name, default in form.parameters.items() if default is not _REQUIRED}
     arguments.update(zip(names, positional, strict=False))
     arguments.update((_ALIASES.get(name, name), value) for name, value in kwargs.items())
-    if form.gathers and isinstance(numbers := arguments.get(form.gathers), (int, list)):
-        arguments[form.gathers] = tuple(numbers) if isinstance(numbers, list) else (numbers,)
+    if form.gathers and not _gather(arguments, form.gathers):
+        return None
     return arguments if len(arguments) == len(names) else None
+
+
+def _gather(arguments: dict[str, Any], name: str) -> bool:
+    """Makes a tuple of the numbers; False where it is something else, as in ``x.view(torch.int32)``."""
+    numbers = arguments.get(name, ())
+    arguments[name] = tuple(numbers) if isinstance(numbers, (tuple, list)) else (numbers,)
+    return not any(isinstance(number, torch.dtype) for number in arguments[name])
 
 
 # Other names of the same parameters.

@@ -11,17 +11,22 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node, map_arg
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, statically_known_true
 
 from torch_iir.compiler._calls import Call, read, reads
-from torch_iir.compiler._inductor import in_fake_mode
+from torch_iir.compiler._inductor import fake_mode, in_fake_mode
 from torch_iir.compiler._report import Fired, Missed, Report, where
+
+Mode = Callable[[], AbstractContextManager[Any]]
 
 
 class Refused(Exception):
@@ -56,12 +61,12 @@ class Graph:
         return call if call is not None and call.name in names else None
 
     def outputs(self, call: Call) -> dict[int, list[Node]]:
-        """The nodes that take the single outputs of a call of several."""
+        """The nodes that take the single outputs of a call of several; at −1 what else uses it."""
         found: dict[int, list[Node]] = {}
         for user in call.node.users:
             item = read(user)
-            index = item["index"] if item is not None and item.name == "getitem" else -1
-            found.setdefault(index, []).append(user)
+            index = item["index"] if item is not None and item.name == "getitem" else None
+            found.setdefault(index if isinstance(index, int) else -1, []).append(user)
         return found
 
     def same(self, one: Any, other: Any) -> bool:
@@ -79,6 +84,7 @@ class Graph:
                 or b is None
                 or a.name != b.name
                 or self.why_not([one, other]) is not None
+                or any(map(self._is_written, (*one.all_input_nodes, *other.all_input_nodes)))
                 or not all(self._same(value, b[name], equal) for name, value in a.arguments.items())
             ):
                 return False
@@ -124,13 +130,21 @@ class Graph:
         self, rewrite: str, old: Sequence[Node], build: Callable[[Builder], Sequence[Node]]
     ) -> Sequence[Node] | None:
         """Likewise for several nodes, given in order: all of them, or none. What is made stands before the first."""
-        new = Builder(self, old[0])
+        fake = fake_mode(tensor(old[0]))
+        if fake is None:
+            self.missed(rewrite, old[0], "a transform of torch.func (vmap, grad, jvp) is at work")
+            return None
+        new = Builder(self, old[0], fake)
         try:
             nodes = build(new)
             for node, gone in zip(nodes, old, strict=True):
                 self._check(node, gone)
             dead = self._dead_without(old, nodes)
-            if why := self.why_not([*dead, *old]) or self._inputs_written(new.made):
+            if (
+                why := self.why_not([*dead, *old])
+                or self._inputs_written(new.made)
+                or self._shares(nodes, old, dead, new)
+            ):
                 raise Refused(why)
         except Refused as refused:
             for made in reversed(new.made):
@@ -156,12 +170,14 @@ class Graph:
         """Which storages are written to, and where the mode changes."""
         self._written: set[int] = set()
         self._region: dict[Node, int] = {}
-        region = 0
+        self._modes: list[tuple[Mode, ...]] = [()]  # of each region
+        entered: dict[Any, Mode] = {}
         for node in self.module.graph.nodes:
             value = node.meta.get("example_value")
-            self._region[node] = region
-            if (value is None and not node.users and node.op != "output") or _changes_mode(node):
-                region += 1
+            self._region[node] = len(self._modes) - 1
+            if _changes_mode(node):
+                _follow(node, entered)
+                self._modes.append(tuple(entered.values()))
             for computed in tensors(value):
                 if computed._version:  # views share it with what they look at
                     self._written.update(_storages(computed))
@@ -169,6 +185,10 @@ class Graph:
                 for argument in node.all_input_nodes:
                     for given in tensors(argument.meta.get("example_value")):
                         self._written.update(_storages(given))
+
+    def modes(self, node: Node) -> tuple[Mode, ...]:
+        """What was entered, of this graph, and not left where the node stands."""
+        return self._modes[self._region[node]]
 
     def _is_written(self, node: Node) -> bool:
         storages = itertools.chain.from_iterable(map(_storages, tensors(node.meta.get("example_value"))))
@@ -191,6 +211,21 @@ class Graph:
             raise Refused(f"the shape would be {list(a.shape)}, not {list(b.shape)}")
         if not same_shape(a.stride(), b.stride()):
             raise Refused(f"the strides would be {list(a.stride())}, not {list(b.stride())}")
+
+    def _shares(self, new: Sequence[Node], old: Sequence[Node], dead: Sequence[Node], builder: Builder) -> str | None:
+        """Whether an output would become, or cease to be, a view of something: it may be written to later."""
+        apart = {*dead, *builder.made}
+        others = {
+            storage
+            for node in self.module.graph.nodes
+            if node not in apart
+            for value in tensors(node.meta.get("example_value"))
+            for storage in _storages(value)
+        }
+        for node, gone in zip(new, old, strict=True):
+            if others.intersection(_storages(tensor(node))) != others.intersection(_storages(tensor(gone))):
+                return "the result would share its memory with another tensor than before"
+        return None
 
     def _dead_without(self, old: Sequence[Node], new: Sequence[Node]) -> list[Node]:
         """What nothing uses once the old nodes are replaced by the new ones, users first."""
@@ -227,21 +262,20 @@ class Graph:
 class Builder:
     """Makes nodes in front of one that is to be replaced: ``new(torch.stack, [a, b], 0)``."""
 
-    def __init__(self, graph: Graph, old: Node) -> None:
+    def __init__(self, graph: Graph, old: Node, fake: FakeTensorMode) -> None:
         self.graph = graph
         self.old = old
+        self.fake = fake
         self.made: list[Node] = []
 
-    def __call__(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
-        """A new node that calls the function; nodes among the arguments stand for their values."""
-        value = in_fake_mode(
-            tensor(self.old).fake_mode,  # type: ignore[attr-defined]
-            target,
-            *map_arg(args, _value),
-            **map_arg(kwargs, _value),
-        )
-        with self.graph.module.graph.inserting_before(self.old):
-            node = self.graph.module.graph.call_function(target, args, kwargs)
+    def __call__(self, target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Node:
+        """A new node that calls the function, or the method of this name; nodes among the arguments are values."""
+        value = self._computed(target, args, kwargs)
+        graph = self.graph.module.graph
+        with graph.inserting_before(self.old):
+            node = graph.create_node(
+                "call_method" if isinstance(target, str) else "call_function", target, args, kwargs
+            )
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
             if key in self.old.meta:
                 node.meta[key] = self.old.meta[key]
@@ -249,6 +283,24 @@ class Builder:
         self.graph._region[node] = self.graph._region[self.old]
         self.made.append(node)
         return node
+
+    def _computed(self, target: Callable[..., Any] | str, args: Any, kwargs: Any) -> Any:
+        """The fake value, in the modes that hold where the node will stand."""
+        args, kwargs = map_arg(args, _value), map_arg(kwargs, _value)
+        function = getattr(args[0], target) if isinstance(target, str) else target
+        args = args[1:] if isinstance(target, str) else args
+        with ExitStack() as modes:
+            for enter in self.graph.modes(self.old):
+                modes.enter_context(enter())
+            try:
+                return in_fake_mode(self.fake, function, *args, **kwargs)
+            except GuardOnDataDependentSymNode as error:
+                raise Refused(f"a size is known only when the graph runs: {error.cond}") from None
+
+    def again(self, node: Node, given: Mapping[Node, Node]) -> Node:
+        """The same call as the node's, of other values where they are given."""
+        args, kwargs = map_arg((node.args, node.kwargs), lambda argument: given.get(argument, argument))
+        return self(node.target, *args, **kwargs)
 
     def item(self, node: Node, index: Any) -> Node:
         """``node[index]``."""
@@ -328,13 +380,39 @@ def _storages(value: Tensor) -> tuple[int, ...]:
 
 
 def _changes_mode(node: Node) -> bool:
+    """Whether a node is there for what it does and not for what it computes, unless it only writes or checks."""
     name = getattr(node.target, "__name__", "")
-    return node.op == "call_function" and name.startswith(("_enter", "_exit", "_set_", "_vmap", "_saved"))
+    if node.op != "call_function" or isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if name.startswith(("_enter", "_exit", "_set_", "_vmap", "_saved")):
+        return True
+    idle = node.meta.get("example_value") is None and not node.users
+    return idle and node.target is not operator.setitem and not name.startswith("_assert")
 
 
-# Higher-order operators that only call what stands in their graphs.
-_PURE = ("scan", "associative_scan", "wrap_activation_checkpoint", "tag_activation_checkpoint")
+def _follow(node: Node, entered: dict[Any, Mode]) -> None:
+    """Enters or leaves what a node enters or leaves, as far as it tells on values."""
+    name = getattr(node.target, "__name__", "")
+    if name == "_set_grad_enabled":
+        entered[name] = partial(torch.set_grad_enabled, bool(node.args[0]))
+    elif name == "_enter_autocast":
+        entered[node] = partial(torch.autocast, *cast(Any, node.args))
+    elif name == "_enter_inference_mode" and node.args[0]:
+        entered[node] = torch.no_grad
+    elif name in ("_exit_autocast", "_exit_inference_mode"):
+        entered.pop(node.args[0], None)
 
+
+# Their bodies were traced: what they write to has a version.
+_TRACED = (
+    "cond",
+    "while_loop",
+    "scan",
+    "associative_scan",
+    "wrap_activation_checkpoint",
+    "tag_activation_checkpoint",
+    "autograd_function_apply",
+)
 
 # What goes when nothing uses it; placeholders stay.
 _ERASABLE = ("call_function", "call_method", "get_attr")
@@ -344,7 +422,7 @@ def _may_write(node: Node) -> bool:
     """Whether an operator says so itself, or cannot say; what torch's own functions write to has a version."""
     target = node.target
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return target._name not in _PURE
+        return target.name() not in _TRACED  # type: ignore[no-untyped-call]
     if isinstance(target, torch._ops.OpOverloadPacket):
         names = target.overloads()  # type: ignore[no-untyped-call]
         return any(getattr(target, name)._schema.is_mutable for name in names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule
 
 
@@ -30,6 +31,11 @@ def mode_options(mode: str | None) -> dict[str, Any]:
     if mode not in known:
         raise ValueError(f"mode must be among default, {', '.join(known)}, got {mode!r}")
     return dict(known[mode])
+
+
+def fake_mode(value: Tensor) -> FakeTensorMode | None:
+    """The mode that a fake tensor belongs to; None if it is none, but a wrapper of torch.func."""
+    return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
 def in_fake_mode(mode: FakeTensorMode, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
