@@ -320,7 +320,7 @@ def rewrite_all(module: GraphModule, report: Report, rewrites: Iterable[Callable
 
 def operations(module: GraphModule) -> Counter[str]:
     """How often the graph calls what."""
-    return Counter(_title(node) for node in module.graph.nodes if node.op in ("call_function", "call_method"))
+    return Counter(title(node) for node in module.graph.nodes if node.op in ("call_function", "call_method"))
 
 
 # --- values
@@ -429,7 +429,8 @@ def _may_write(node: Node) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
-def _title(node: Node) -> str:
+def title(node: Node) -> str:
+    """What a node calls, in a word for reports."""
     if call := read(node):
         return call.name
     if isinstance(node.target, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
