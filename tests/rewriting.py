@@ -83,7 +83,11 @@ def values_and_gradients(function: Callable[..., Any], args: Sequence[Any]) -> t
 
 
 def compare(
-    function: Callable[..., Any], *args: Any, rtol: float = 1e-5, dynamic: bool | None = None, **only: Any
+    function: Callable[..., Any],
+    *args: Any,
+    rtol: float = 1e-5,
+    dynamic: bool | None = None,
+    only: Collection[str] | None = None,
 ) -> Rewritten:
     """Asserts that values and gradients are the same with the rewrites; each relative to the largest of its tensor."""
     expected, expected_gradients = values_and_gradients(function, args)
