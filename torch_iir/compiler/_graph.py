@@ -213,11 +213,11 @@ class Graph:
             raise Refused(f"the strides would be {list(a.stride())}, not {list(b.stride())}")
 
     def _shares(self, new: Sequence[Node], old: Sequence[Node], dead: Sequence[Node], builder: Builder) -> str | None:
-        """Whether an output would become, or cease to be, a view of something: it may be written to later."""
+        """Whether an output would become, or cease to be, a view of what is before it: it may be written to later."""
         apart = {*dead, *builder.made}
         others = {
             storage
-            for node in self.module.graph.nodes
+            for node in itertools.takewhile(lambda node: node is not old[0], self.module.graph.nodes)
             if node not in apart
             for value in tensors(node.meta.get("example_value"))
             for storage in _storages(value)
