@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch_iir.compiler._graph import Graph
-from torch_iir.compiler.rewrites import bank, cascade
+from torch_iir.compiler.rewrites import bank, cascade, gain, reversal
 
 REWRITES: dict[str, Callable[[Graph], None]] = {
     bank.NAME: bank.rewrite,
+    reversal.NAME: reversal.rewrite,
+    gain.NAME: gain.rewrite,
     cascade.NAME: cascade.rewrite,
 }
