@@ -59,21 +59,22 @@ def rewritten(
 
 
 def leaves(args: Sequence[Any]) -> list[Any]:
-    """The arguments, floating tensors as leaves that require gradients unless they already tell."""
-    return [
-        arg.detach().clone().requires_grad_() if isinstance(arg, Tensor) and arg.dtype.is_floating_point else arg
-        for arg in args
-    ]
+    """The arguments, floating and complex tensors as leaves that require gradients."""
+
+    def has_gradient(arg: Any) -> bool:
+        return isinstance(arg, Tensor) and (arg.is_floating_point() or arg.is_complex())
+
+    return [arg.detach().clone().requires_grad_() if has_gradient(arg) else arg for arg in args]
 
 
 def values_and_gradients(function: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Tensor], list[Tensor | None]]:
-    """The outputs of function(*args), and the gradients of Σ g y for random g that depend only on the shapes."""
+    """The outputs of function(*args), and the gradients of Re Σ g y for random g that depend only on the shapes."""
     args = leaves(args)
     outputs = function(*args)
     outputs = [out for out in ((outputs,) if isinstance(outputs, Tensor) else outputs) if isinstance(out, Tensor)]
     generator = torch.Generator().manual_seed(1)
     loss = sum(
-        (out * torch.randn(out.shape, dtype=out.dtype, generator=generator)).sum()
+        (out * torch.randn(out.shape, dtype=out.dtype, generator=generator)).sum().real
         for out in outputs
         if out.requires_grad
     )
