@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from torch_iir.compiler import _dynamo, _inductor
+from torch_iir.compiler import _dynamo, _inductor, _verify
 from torch_iir.compiler._graph import rewrite_all
 from torch_iir.compiler._options import Options
 from torch_iir.compiler._report import Report
@@ -27,15 +27,19 @@ def backend(
 ) -> Callable[..., Any]:
     """What torch.compile calls for ``backend="torch_iir"``, with the graph of each piece that Dynamo traced."""
     own, inductors = Options.parse(options)
-    original = copied(gm) if own.verify or own.dry else gm
-    report = stage(original if own.dry else gm, own)
+    if not own.verify or own.dry:
+        _log.info("%s", stage(copied(gm) if own.dry else gm, own))
+        return inductor(gm, example_inputs, mode, inductors)
+    original = copied(gm)
+    _verify.with_theirs(original)
+    _verify.without_marks(gm)
+    report = stage(gm, own)
     _log.info("%s", report)
+    changed = copied(gm)
     compiled = inductor(gm, example_inputs, mode, inductors)
-    if own.verify and report.fired:
-        from torch_iir.compiler._verify import verified
-
-        return verified(compiled, original, report)
-    return compiled
+    if not report.fired and not report.substituted:
+        return compiled
+    return _verify.verified(compiled, changed, original, report)
 
 
 def stage(gm: GraphModule, own: Options) -> Report:
