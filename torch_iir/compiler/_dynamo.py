@@ -43,7 +43,7 @@ Decide = Callable[[Translator, Sequence[Variable], dict[str, Variable]], Callabl
 
 @dataclass(eq=False)
 class _Registration:
-    original: Callable[..., Any]  # kept: its id stays its own
+    original: Callable[..., Any]  # kept, so that its id stays its own
     decide: Decide
     name: str
 
@@ -54,7 +54,6 @@ class _Record:
     inside: bool = False  # of a call that was recorded, and is traced as it is
 
 
-_registered: dict[int, _Registration] = {}
 _records: WeakKeyDictionary[TracingContext, _Record] = WeakKeyDictionary()
 
 
@@ -73,7 +72,7 @@ def register(original: Callable[..., Any], decide: Decide, name: str) -> None:
     table = VariableBuilder._id_dispatch()
     if id(original) in table:
         return
-    registration = _registered[id(original)] = _Registration(original, decide, name)
+    registration = _Registration(original, decide, name)
 
     def dispatch(builder: Any, value: Any) -> Variable:
         # As if nobody had been registered: Dynamo compiles in one thread at a time.

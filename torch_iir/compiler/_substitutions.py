@@ -2,6 +2,15 @@
 
 No library here is imported: only what already is gets found. A function takes part when it is the library's own, with
 the parameters that ours begins with; one that another package has put there, or that has changed, is left alone.
+
+The numbers stay theirs, where theirs are right. In float64 the two agree to 1e-11 (relative rms, 4000 samples of noise,
+filters from 20 Hz on at 16 kHz). In float32 ours are within 3e-8 of the exact filter. The recursions of torchaudio and
+torchlpc are 3e-7 to 2e-5 off. torchaudio's designs, rounded to the dtype of the waveform, are off by 4e-7 at 1000 Hz,
+1e-5 to 7e-5 at 100 Hz, 1e-4 to 9e-4 at 20 Hz; in bfloat16 by 1e-2 and more, up to nothing but noise. Griffin and Lim's
+iterations amplify how sums were rounded: in float32 two results differ by 5e-6 after 8 of them, by 6e-4 after 32
+(momentum 0.99), as each does from float64. InverseMelScale has other numbers altogether, those of
+torch_iir.transforms.InverseMelScale, and is for those who ask for it. Results are contiguous; some of torchaudio's are
+views.
 """
 
 from __future__ import annotations
