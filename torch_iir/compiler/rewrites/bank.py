@@ -30,6 +30,7 @@ from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, is_tensor, known, same_shape, tensor
+from torch_iir.compiler.rewrites import _elementwise as elementwise
 from torch_iir.compiler.rewrites._loops import entries, together, whole
 
 NAME = "bank"
@@ -38,43 +39,36 @@ NAME = "bank"
 _CORES = {"lfilter": {"x": 1, "b": 1, "a": 1}, "sosfilt": {"x": 1, "sos": 2}}
 _OPS = {"lfilter": torch.ops.torch_iir.lfilter.default, "sosfilt": torch.ops.torch_iir.sosfilt.default}
 
-_ELEMENTWISE = (
-    *("mul", "div", "add", "sub", "neg", "pow", "clamp"),
-    *("abs", "exp", "log", "tanh", "sigmoid", "relu", "square", "sqrt"),
-)
-
 
 def rewrite(graph: Graph) -> None:
     """Makes banks of what is stacked, or concatenated."""
     for call in graph.calls("stack", "cat"):
-        if not _is_list(call) or (call.name == "cat" and _axis(call) == tensor(call.node).dim() - 1):
-            continue  # in time, cat appends one signal to another
-        found = [_filter(graph, _opened(call, node) or node) for node in call["tensors"]]
-        if sum(filter_ is not None for filter_ in found) > 1:
-            graph.replace(NAME, call.node, partial(_bank, graph, call, found))
+        if not _is_list(call):
+            continue
+        opened = [inner for node in call["tensors"] if (inner := _opened(call, node)) is not None]
+        nodes = opened if len(opened) == len(call["tensors"]) else call["tensors"]
+        joined = call.name == "cat" and nodes is not opened
+        if joined and _behind(call) == 0:
+            continue  # one signal after another in time
+        if sum(_filter(graph, node) is not None for node in nodes) > 1:
+            graph.replace(NAME, call.node, partial(_bank, graph, call, nodes, joined))
 
 
-def _bank(graph: Graph, call: Call, found: Sequence[Call | None], new: Builder) -> Node:
-    nodes = call["tensors"]
-    for index, filter_ in enumerate(found):
-        if filter_ is None:
+def _bank(graph: Graph, call: Call, nodes: Sequence[Node], joined: bool, new: Builder) -> Node:
+    for index, node in enumerate(nodes):
+        if _filter(graph, node) is None:
             raise Refused(f"tensor {index} of the {call.name} is not the output of a filter")
-    after = tensor(call.node).dim() - 1 - _axis(call)
-    opened = [_opened(call, node) for node in nodes]
-    joined = call.name == "cat" and None in opened
+    after = _behind(call)
     if joined and not all(known(tensor(node).shape[-1 - after] == 1) for node in nodes):
         raise Refused("the outputs do not all have size 1 along the dimension of the cat: stack them")
-    in_time = after == 0
+    in_time = after == 0  # the dimension comes after time
     loop = _Loop(graph, new, 1 if in_time else after, joined)
-    if call.name == "cat" and not joined:
-        loop.claim(nodes)
-        nodes = opened
+    if call.name == "cat":
+        loop.claim(call["tensors"])
     result = loop.signals(nodes, "the filters are followed by different operations")
     if result is None:
         raise Refused("the filters are all the same: one is enough")
-    if in_time:
-        return new("contiguous", new(torch.transpose, result, -2, -1))
-    return result
+    return new("contiguous", new(torch.transpose, result, -2, -1)) if in_time else result
 
 
 class _Loop:
@@ -97,7 +91,7 @@ class _Loop:
         filters = [call for node in nodes if (call := self.graph.output(node, 0, *_CORES))]
         if len(filters) == len(nodes):
             return self._filters(nodes, filters)
-        small = all(map(_is_small, nodes)) and _filter(self.graph, nodes[0]) is None
+        small = all(map(elementwise.is_timeless, nodes)) and _filter(self.graph, nodes[0]) is None
         steps = [call for node in nodes if (call := read(node)) and _signal(call) is not None]
         if len(steps) == len(nodes) and len({call.name for call in steps}) == 1 and not small:
             return self._steps(nodes, steps, otherwise)
@@ -221,17 +215,7 @@ def _signal(call: Call | None) -> Node | None:
         return None
     if call.name == "flip":
         return call["input"] if call["dims"] in ((-1,), (tensor(call.node).dim() - 1,)) else None
-    if call.name not in _ELEMENTWISE:
-        return None
-    tensors = [value for value in call.arguments.values() if is_tensor(value)]
-    signals = tensors if len(tensors) == 1 else [value for value in tensors if not _is_small(value)]
-    return signals[0] if len(signals) == 1 else None
-
-
-def _is_small(node: Node) -> bool:
-    """Whether a value has no time."""
-    value = tensor(node)
-    return value.dim() == 0 or known(value.shape[-1] == 1)
+    return elementwise.signal(call)
 
 
 def _opened(call: Call, node: Node) -> Node | None:
@@ -239,13 +223,11 @@ def _opened(call: Call, node: Node) -> Node | None:
     item = read(node)
     if call.name != "cat" or item is None or not is_tensor(item.arguments.get("input")):
         return None
-    rank = tensor(node).dim()
-    at = _axis(call)
+    rank, behind = tensor(node).dim(), _behind(call)
     if item.name == "unsqueeze":
-        fits = item["dim"] % rank == at
+        fits = type(item["dim"]) is int and item["dim"] % rank == rank - 1 - behind
     else:
-        added = [slice(None)] * rank
-        added[at] = None  # type: ignore[call-overload]
+        added = [slice(None)] * (rank - 1 - behind) + [None] + [slice(None)] * behind
         fits = item.name == "getitem" and entries(item["input"], item["index"]) == added
     return item["input"] if fits else None
 
@@ -255,13 +237,14 @@ def _is_list(call: Call) -> bool:
     nodes = call["tensors"]
     return (
         isinstance(nodes, (tuple, list))
-        and all(map(is_tensor, nodes))
+        and all(map(is_tensor, [call.node, *nodes]))
         and len({tensor(node).dim() for node in nodes}) == 1
         and type(call["dim"]) is int
     )
 
 
-def _axis(call: Call) -> int:
-    """The dimension of the result that the tensors stand in."""
-    axis: int = call["dim"] % tensor(call.node).dim()
-    return axis
+def _behind(call: Call) -> int:
+    """How many dimensions of a stack, or of a cat, come after its own."""
+    rank = tensor(call.node).dim()
+    behind: int = rank - 1 - call["dim"] % rank
+    return behind

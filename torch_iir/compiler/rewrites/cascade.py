@@ -9,7 +9,7 @@ Why it is equal: both run u_s = (B_s/A_s) u_{s−1} from rest, one section after
 broadcast; a zero coefficient adds nothing to a recursion. Coefficients keep their dtype or are widened. The signals in
 between are no longer written, nor rounded to the dtype of the signal as the chain rounds them after every filter: with
 float16 or bfloat16 that is seen, and the result is closer to the exact one. From the first sample on that is not
-finite, neither is the output of a recursive filter; for that to hold in both, one filter of the chain must be recursive.
+finite, no output of a recursive filter is; so that this holds in both, one filter of the chain must be recursive.
 
 It does not fire where a signal in between or a final state is used elsewhere too, where a filter starts from a state,
 or where an operation stands between the filters.
@@ -37,33 +37,36 @@ _FILTERS = ("lfilter", "sosfilt")
 def rewrite(graph: Graph) -> None:
     """Makes cascades of chains, each from its last filter on."""
     for last in reversed(list(graph.calls(*_FILTERS))):
-        if last.node._erased or not last.node.users:
+        if last.node._erased:
             continue
         chain = [last]
         while before := _before(graph, chain[0]):
             chain.insert(0, before)
-        if len(chain) > 1 and any(map(_is_recursive, chain)):
-            graph.replace(NAME, _output(last), partial(_cascade, chain))
+        output = _output(graph, last)
+        if output is not None and len(chain) > 1 and any(map(_is_recursive, chain)):
+            graph.replace(NAME, output, partial(_cascade, chain))
 
 
 def _before(graph: Graph, call: Call) -> Call | None:
     """The filter in front of one, if they can be sections of one cascade."""
-    signal = call["x"]
+    signal, output = call["x"], _output(graph, call)
     before = graph.output(signal, 0, *_FILTERS)
     if before is None:
         clamp = read(signal)
         if clamp is not None and clamp.name == "clamp" and graph.output(clamp["input"], 0, *_FILTERS):
             graph.missed(NAME, call.node, "the signal is clamped between the filters: pass clamp=False")
         return None
+    if output is None or not same_shape(tensor(signal).shape, tensor(output).shape):
+        return None
     why = _why_not(graph, call) or _why_not(graph, before) or graph.why_not([before.node, call.node])
     if why is None and (len(signal.users) > 1 or len(before.node.users) > 1):
         why = "the signal between the filters is used elsewhere too"
-    if why is None and tensor(signal).dtype != tensor(_output(call)).dtype:
+    if why is None and tensor(signal).dtype != tensor(output).dtype:
         why = "the signal becomes complex between the filters"
-    if why is not None:
-        graph.missed(NAME, call.node, why)
-        return None
-    return before if same_shape(tensor(signal).shape, tensor(_output(call)).shape) else None
+    if why is None:
+        return before
+    graph.missed(NAME, call.node, why)
+    return None
 
 
 def _why_not(graph: Graph, call: Call) -> str | None:
@@ -86,9 +89,10 @@ def _is_recursive(call: Call) -> bool:
     return call.name == "sosfilt" or known(tensor(call["a"]).shape[-1] > 1)
 
 
-def _output(call: Call) -> Node:
-    """The node that takes the signal of a filter."""
-    return next(iter(call.node.users))
+def _output(graph: Graph, call: Call) -> Node | None:
+    """The node that takes the signal from a filter, if it is one."""
+    nodes = graph.outputs(call).get(0, [])
+    return nodes[0] if len(nodes) == 1 else None
 
 
 def _cascade(chain: Sequence[Call], new: Builder) -> Node:
