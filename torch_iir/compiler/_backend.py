@@ -30,8 +30,7 @@ def backend(
     if not own.verify or own.dry:
         _log.info("%s", stage(copied(gm) if own.dry else gm, own))
         return inductor(gm, example_inputs, mode, inductors)
-    original = copied(gm)
-    _verify.with_theirs(original)
+    original = _verify.Original(copied(gm), copied(gm))
     _verify.without_marks(gm)
     report = stage(gm, own)
     _log.info("%s", report)

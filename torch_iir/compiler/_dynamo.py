@@ -35,6 +35,8 @@ from torch._guards import TracingContext
 
 from torch_iir.compiler import _substitutions
 from torch_iir.compiler._options import Options
+from torch_iir.compiler._substitutions import Substitution
+from torch_iir.compiler._verify import beside
 
 Translator = Any  # InstructionTranslatorBase: `tx` in all of Dynamo
 Variable = Any  # VariableTracker
@@ -168,15 +170,20 @@ class _Callbacks(list[Callable[[Any], None]]):
 
 def _register_found(_: object = None) -> None:
     for substitution in _substitutions.found():
-        register(substitution.original, _always(substitution.replacement), substitution.name)
+        register(substitution.original, _always(substitution), substitution.name)
     if inverse_mel := _substitutions.found_inverse_mel():
         register(torch.linalg.lstsq, _inside(inverse_mel.original), inverse_mel.name)
 
 
-def _always(replacement: Callable[..., Any]) -> Decide:
+def _always(substitution: Substitution) -> Decide:
+    ours = substitution.replacement
+    verified = beside(substitution.original, ours)
+
     def decide(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
         options = options_of(tx)
-        return replacement if options is not None and options.substitute else None
+        if options is None or not options.substitute:
+            return None
+        return verified if options.verify else ours
 
     return decide
 
