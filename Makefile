@@ -1,16 +1,20 @@
-# make demo, make test, make bench, make lint: each makes .venv when it is not there, and installs what it needs.
+# make demo, make test, make bench, make lint: each makes .venv when it is not there, and installs what it needs;
+# make bench-peers makes .venv-peers, too.
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV ?= .venv
+PEERS ?= .venv-peers
 BUILD := build/dev
 
 python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet
+peers_pip := $(PEERS)/bin/python -m pip install --quiet
 # The environment's own cmake and ninja, whatever the machine has.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: build demo test test-cpp test-sanitize test-python bench lint format test-neon test-torch-versions clean
+.PHONY: build peers demo test test-cpp test-sanitize test-python test-peers test-neon test-torch-versions bench bench-peers \
+    lint format clean
 
 demo: build $(VENV)/extra-demo
 	$(python) -m torch_iir.demo
@@ -19,6 +23,9 @@ test: test-cpp test-sanitize test-python
 
 bench: build $(VENV)/extra-bench
 	$(python) -m bench
+
+bench-peers: peers
+	$(PEERS)/bin/python -m bench --peers
 
 # --- the environment
 
@@ -29,10 +36,12 @@ $(VENV)/torch-$(TORCH):
 	rm -f $(VENV)/torch-* $(VENV)/extra-* $(VENV)/installed
 	touch $@
 
+in_build := --no-build-isolation --config-settings=build-dir=$(BUILD) \
+    --config-settings=cmake.define.TORCH_IIR_TESTS=ON --config-settings=cmake.define.TORCH_IIR_WERROR=ON
+
 # Editable: Python files are used where they lie, what is compiled goes from $(BUILD) to site-packages.
 $(VENV)/installed: $(VENV)/torch-$(TORCH) pyproject.toml
-	$(pip) --no-build-isolation --config-settings=build-dir=$(BUILD) \
-	    --config-settings=cmake.define.TORCH_IIR_TESTS=ON --config-settings=cmake.define.TORCH_IIR_WERROR=ON --editable .
+	$(pip) $(in_build) --editable .
 	rm -f $(VENV)/extra-*
 	touch $@
 
@@ -44,6 +53,19 @@ build: $(VENV)/installed
 $(VENV)/extra-%: $(VENV)/installed
 	$(pip) --no-build-isolation 'torch_iir[$*]'
 	touch $@
+
+# torchaudio links CUDA's libraries: it needs the torch that comes with them, 5 GB in all, and works beside its own version
+# alone.
+$(PEERS)/torchaudio-2.11.0:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(peers_pip) torch==2.11.0 torchaudio==2.11.0 numpy scipy
+	touch $@
+
+# Packed from what is compiled already.
+peers: build $(PEERS)/torchaudio-2.11.0
+	rm -rf build/peers
+	$(python) -m pip wheel --quiet --no-deps $(in_build) --wheel-dir build/peers .
+	$(peers_pip) --no-deps --force-reinstall build/peers/*.whl
 
 # --- tests
 
@@ -80,6 +102,11 @@ test-torch-versions: build
 	    build/other/bin/python -c 'import torch; print("torch", torch.__version__)' && \
 	    (cd tests && ../build/other/bin/pytest -p no:cacheprovider) || exit 1; \
 	done
+
+# What is tested beside torchaudio.
+test-peers: peers
+	$(peers_pip) "$$(echo build/peers/*.whl)[test]"
+	cd tests && OMP_NUM_THREADS=1 ../$(PEERS)/bin/pytest -p no:cacheprovider $$(grep -l torchaudio test_*.py)
 
 # --- style
 

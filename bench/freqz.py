@@ -19,7 +19,7 @@ import torch_iir
 from bench.compare import Array, Expected
 from bench.filters import stable_sections
 from bench.machine import SEED
-from bench.measure import INPUTS, Call, peak_bytes
+from bench.measure import INPUTS, Call, peaks
 from bench.question import Figure, Question, Target
 
 FILTERS, SECTIONS, ANGLES = 128, 8, 16_385
@@ -30,14 +30,9 @@ def figures(quick: bool) -> Iterator[Figure]:
     name = f"freqz_sos, {FILTERS} × {SECTIONS} sections × {ANGLES} angles, float32"
     written = job.g.nbytes
     calls, beside = job.calls(backward=True)
-    peaks = [peak_bytes(call) for call in calls]
-    note = ""
-    if all(peak for peak in peaks):
-        ours, theirs = (peak / 1e6 for peak in peaks if peak)
-        note = f"peak memory {ours:.3g} and {theirs:.3g} MB, 1/{theirs / ours:.3g}"
     name_backward = f"{name}, forward + backward (sos)"
     # Forwards h; backwards its gradient.
-    yield Figure(name_backward, calls, job.g.numel(), 2 * written, Target("speedup", 5, 10), beside, note)
+    yield Figure(name_backward, calls, job.g.numel(), 2 * written, Target("speedup", 5, 10), beside, peaks(*calls))
     calls, beside = job.calls(backward=False)
     yield Figure(name, calls, job.g.numel(), written, Target("speedup"), beside)
 

@@ -22,7 +22,7 @@ def describe() -> dict[str, str | int]:
     facts: dict[str, str | int] = {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "isa": isa()}
     facts |= {"torch_iir": torch_iir.__version__, "compiler": str(torch_iir.build_info()["compiler"])}
     facts |= {"python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "numba", "torchlpc", "librosa"):
+    for package in ("torch", "numpy", "scipy", "numba", "torchlpc", "librosa", "torchaudio"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

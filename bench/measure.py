@@ -137,3 +137,14 @@ def peak_bytes(call: Call) -> int | None:
     turns = count()
     with call.context():
         return timing.peak_bytes(lambda: call.run(next(turns)))
+
+
+def peaks(ours: Call, theirs: Call, at_most: float | None = None) -> str:
+    """The peak memory of both, for the note of a figure, and whether ours is at most such a share of theirs."""
+    mine, other = peak_bytes(ours), peak_bytes(theirs)
+    if not mine or not other:
+        return ""
+    text = f"peak memory {timing.megabytes(mine)} and {timing.megabytes(other)}, 1/{other / mine:.3g}"
+    if at_most is None:
+        return text
+    return f"{text} (at most 1/{1 / at_most:.3g} {'yes' if mine <= at_most * other else '**no**'})"

@@ -73,10 +73,10 @@ class Question:
     """One file of the folder. ``figures(quick)`` makes its rows, on short signals if quick.
 
     The table is ``"speed"`` for figures against another, ``"limits"`` for those that stand alone, ``"algorithms"`` for
-    variants of ours beside each other.
+    variants of ours beside each other, ``"peers"`` for figures against torchaudio, which has an environment of its own.
     """
 
-    table: Literal["speed", "limits", "algorithms"]
+    table: Literal["speed", "limits", "algorithms", "peers"]
     figures: Callable[[bool], Iterator[Figure]]
 
 

@@ -21,13 +21,17 @@ Results = dict[str, Any]  # of one instruction set: {"machine": …, "questions"
 # --- files
 
 
-def load(folder: Path = RESULTS) -> list[Results]:
-    """The results of each instruction set, the widest first."""
-    return [json.loads(path.read_text()) for isa in ISAS if (path := folder / f"{isa}.json").exists()]
+def load(folder: Path = RESULTS, peers: bool = False) -> list[Results]:
+    """The results of each instruction set, the widest first: those of the peers, or all others."""
+    return [json.loads(path.read_text()) for isa in ISAS if (path := file(folder, isa, peers)).exists()]
+
+
+def file(folder: Path, isa: str, peers: bool) -> Path:
+    return folder / f"{'peers-' if peers else ''}{isa}.json"
 
 
 def save(results: Results, folder: Path = RESULTS) -> Path:
-    path = folder / f"{results['machine']['isa']}.json"
+    path = file(folder, results["machine"]["isa"], peers=bool(of_table(results, "peers")))
     folder.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     path.with_suffix(".md").write_text(markdown(results))
@@ -39,6 +43,8 @@ def markdown(results: Results) -> str:
     parts = [f"# Speed, {ISAS[results['machine']['isa']]}", machine_line(results)]
     if figures := of_table(results, "speed"):
         parts += ["## Against others", table(SPEED, figures)]
+    if figures := of_table(results, "peers"):
+        parts += ["## Beside torchaudio", table(SPEED, figures)]
     if figures := of_table(results, "limits"):
         parts += ["## Limits", "Less is better.", table(LIMITS, figures)]
     if variants := of_algorithms(results):
@@ -49,21 +55,30 @@ def markdown(results: Results) -> str:
 # --- the README
 
 
-def readme_blocks(all_results: Sequence[Results]) -> dict[str, str]:
+def readme_blocks(all_results: Sequence[Results], of_peers: Sequence[Results] = ()) -> dict[str, str]:
     """What stands between <!-- name --> and <!-- /name -->, by name."""
     widest = all_results[0]
-    others = [(ISAS[results["machine"]["isa"]], by_name(results)) for results in all_results[1:]]
-
-    def columns(*names: str) -> Columns:
-        return {name: (SPEED | LIMITS)[name] for name in names} | {isa: partial(quoted, of=of) for isa, of in others}
-
-    halves = ", AVX2 held to half of each ratio" if any(isa == "AVX2" for isa, _ in others) else ""
-    speed = columns("question", "against", "ratio", "at least", "aim", "MS/s", "of a copy")
-    limits = columns("question", "against", "measured", "at most", "aim")
-    measured = f"{machine_line(widest)} Figures of {ISAS[widest['machine']['isa']]}{halves}."
+    speed = columns(all_results, "question", "against", "ratio", "at least", "aim", "MS/s", "of a copy")
+    limits = columns(all_results, "question", "against", "measured", "at most", "aim")
     tables = (table(speed, of_table(widest, "speed")), "Less is better:", table(limits, of_table(widest, "limits")))
-    blocks = {"bench": "\n\n".join((measured, *tables))}
+    blocks = {"bench": "\n\n".join((measured(all_results), *tables))}
+    if of_peers:
+        beside = columns(of_peers, "question", "against", "ratio", "at least", "aim", "MS/s")
+        blocks["bench peers"] = f"{measured(of_peers)}\n\n{table(beside, of_table(of_peers[0], 'peers'))}"
     return blocks | {f"bench {name}": algorithms(figures) for name, figures in of_algorithms(widest).items()}
+
+
+def columns(all_results: Sequence[Results], *names: str) -> Columns:
+    """Some of the widest instruction set, and what the others measured."""
+    others = {ISAS[results["machine"]["isa"]]: partial(quoted, of=by_name(results)) for results in all_results[1:]}
+    return {name: (SPEED | LIMITS)[name] for name in names} | others
+
+
+def measured(all_results: Sequence[Results]) -> str:
+    """The machine, and how to read the figures."""
+    widest, *others = (ISAS[results["machine"]["isa"]] for results in all_results)
+    halves = ", AVX2 held to half of each ratio" if "AVX2" in others else ""
+    return f"{machine_line(all_results[0])} Figures of {widest}{halves}."
 
 
 def with_blocks(text: str, blocks: dict[str, str]) -> str:
@@ -105,7 +120,7 @@ def key(record: Record) -> tuple[str, str]:
 
 def machine_line(results: Results) -> str:
     machine = results["machine"]
-    names = ("torch", "numpy", "scipy", "numba", "torchlpc", "librosa")
+    names = ("torch", "numpy", "scipy", "numba", "torchlpc", "librosa", "torchaudio")
     versions = ", ".join(f"{name} {machine[name]}" for name in names if name in machine)
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {ISAS[machine['isa']]}, one thread unless said otherwise; "

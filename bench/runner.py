@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from bench import machine, report
 from bench.question import Question, Record, answer
 
 
-def questions() -> dict[str, Question]:
-    """By the names of their files."""
+def questions(peers: bool = False) -> dict[str, Question]:
+    """By the names of their files: those of the peers, or all others."""
     modules = {module.name: import_module(f"bench.{module.name}") for module in pkgutil.iter_modules(bench.__path__)}
-    return {name: module.QUESTION for name, module in modules.items() if hasattr(module, "QUESTION")}
+    found = {name: module.QUESTION for name, module in modules.items() if hasattr(module, "QUESTION")}
+    return {name: question for name, question in found.items() if (question.table == "peers") == peers}
 
 
 def run(question: Question, quick: bool = False) -> Iterator[Record]:
@@ -65,7 +67,7 @@ def line(record: Record, table: str) -> str:
     if table == "algorithms":
         speeds = {name: record["samples"] / seconds / 1e6 for name, seconds in record["seconds"].items()}
         return f"{record['figure']}, MS/s: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
-    columns = report.SPEED if table == "speed" else report.LIMITS
+    columns = report.LIMITS if table == "limits" else report.SPEED
     cells = {name: cell(record).replace("**", "") for name, cell in columns.items()}
     return f"{cells.pop('question')}: " + ", ".join(f"{name} {cell}" for name, cell in cells.items() if cell != "–")
 
@@ -73,7 +75,8 @@ def line(record: Record, table: str) -> str:
 def keep(results: report.Results, whole: bool, folder: Path = report.RESULTS) -> None:
     """Writes the results. A part of the questions replaces these in what the same machine and versions gave before."""
     if not whole:
-        before = [old for old in report.load(folder) if old["machine"] == results["machine"]]
+        peers = bool(report.of_table(results, "peers"))
+        before = [old for old in report.load(folder, peers) if old["machine"] == results["machine"]]
         if not before:
             print("Not written: bench/results/ holds no whole run of this machine and these versions.")
             return
@@ -89,7 +92,7 @@ def readme(check: bool, path: Path = report.README, folder: Path = report.RESULT
         print("bench/results/ is empty: python -m bench")
         return 1
     text = path.read_text()
-    wanted = report.with_blocks(text, report.readme_blocks(results))
+    wanted = report.with_blocks(text, report.readme_blocks(results, report.load(folder, peers=True)))
     if check and text != wanted:
         print("README.md does not show what bench/results/ holds: python -m bench --readme")
         return 1
@@ -101,15 +104,19 @@ def readme(check: bool, path: Path = report.README, folder: Path = report.RESULT
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=bench.__doc__)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(questions())}; default: all")
+    parser.add_argument("--peers", action="store_true", help=f"those beside torchaudio: {', '.join(questions(True))}")
     parser.add_argument("--quick", action="store_true", help="short signals, two rounds, nothing written")
     parser.add_argument("--readme", action="store_true", help="only write the results into README.md")
     parser.add_argument("--check", action="store_true", help="only check that README.md shows the results")
     options = parser.parse_args(arguments)
-    if unknown := sorted(set(options.questions) - set(questions())):
-        parser.error(f"no question {', '.join(unknown)}; there are {', '.join(questions())}")
-    asked = {name: question for name, question in questions().items() if name in (options.questions or questions())}
+    known = questions(options.peers)
+    if unknown := sorted(set(options.questions) - set(known)):
+        parser.error(f"no question {', '.join(unknown)}; there are {', '.join(known)}")
+    asked = {name: question for name, question in known.items() if name in (options.questions or known)}
     if options.readme or options.check:
         return readme(options.check)
+    if options.peers and find_spec("torchaudio") is None:
+        parser.error("torchaudio is not installed: make bench-peers")
 
     results = run_all(asked, options.quick)
     if options.quick:
@@ -118,5 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "TORCH_IIR_ISA" not in os.environ and machine.isa() == "avx512":
         print("\nThe same on AVX2.\n", flush=True)
         narrower = os.environ | {"TORCH_IIR_ISA": "avx2"}
-        return subprocess.run([sys.executable, "-m", "bench", *options.questions], env=narrower).returncode
+        again = [*(["--peers"] if options.peers else []), *options.questions]
+        return subprocess.run([sys.executable, "-m", "bench", *again], env=narrower).returncode
     return 0

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,26 @@ import torch_iir
 
 sys.path.append(str(Path(__file__).parent.parent))  # bench is not installed; the end, so that torch_iir is what is
 
-from bench import inverse_mel, lfilter_tv, machine, mel_quality, mel_to_audio, mels, report, runner
+from bench import (
+    backend,
+    backend_peers,
+    inverse_mel,
+    lfilter_tv,
+    machine,
+    measure,
+    mel_quality,
+    mel_to_audio,
+    mels,
+    report,
+    runner,
+)
 from bench.compare import Expected, WrongOutputError
-from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes, single
+from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes, peaks, single
 from bench.mels import Spectra
 from bench.question import Figure, Question, Target, answer
+from torch_iir.compiler import _backend
 
-QUESTIONS = runner.questions()
+QUESTIONS = runner.questions() | runner.questions(peers=True)
 
 
 class Clock:
@@ -95,6 +109,17 @@ def test_peak_memory() -> None:
     if peak is None:
         pytest.skip("this system does not tell")
     assert 0.9 * size < peak < 1.5 * size
+
+
+def test_peak_memory_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"ours": 3_000_000, "theirs": 12_000_000}
+    monkeypatch.setattr(measure, "peak_bytes", lambda call: found[call.name])
+    ours, theirs = (Call(name, lambda n: None) for name in found)
+    assert peaks(ours, theirs) == "peak memory 3.0 MB and 12.0 MB, 1/4"
+    assert peaks(ours, theirs, at_most=1 / 4).endswith("1/4 (at most 1/4 yes)")
+    assert peaks(ours, theirs, at_most=1 / 6).endswith("1/4 (at most 1/6 **no**)")
+    found["theirs"] = None
+    assert peaks(ours, theirs) == ""
 
 
 # --- what is compared, and what has to be reached
@@ -210,6 +235,21 @@ def test_against_torchlpc(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the questions
 
 
+@pytest.fixture
+def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes its place where it is not."""
+    if find_spec("torchaudio") is None:
+        monkeypatch.setitem(sys.modules, "torchaudio.functional", torch_iir.functional)
+
+
+@pytest.fixture
+def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are traced and rewritten, and run as they are then: Inductor takes seconds for each."""
+    monkeypatch.setattr(_backend, "inductor", lambda gm, *arguments: gm.forward)
+    monkeypatch.setattr(backend, "PLAIN", "eager")
+
+
+@pytest.mark.usefixtures("torchaudio", "without_inductor")
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_question_quickly(name: str) -> None:
     threads = torch.get_num_threads()
@@ -217,6 +257,20 @@ def test_question_quickly(name: str) -> None:
         assert record["value"] > 0
         assert runner.line(record, QUESTIONS[name].table)
     assert torch.get_num_threads() == threads
+
+
+def test_where_torch_compile_raises() -> None:
+    def raising(x: torch.Tensor, b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    assert backend_peers.refused(raising) == "torch.compile raises ZeroDivisionError"
+    training = next(backend.trainings(torch_iir.functional, quick=True))
+    call = backend_peers.theirs(training, "torch.compile raises ZeroDivisionError")
+    assert call.name == "torchaudio, not compiled"
+    call.expected(1).compare(call.name, call.run(1))
+    wrong = training.call("wrong", lambda x, b, a: 1.00001 * training.model(x, b, a))
+    with pytest.raises(WrongOutputError, match="wrong, output 0"):
+        call.expected(1).compare(wrong.name, wrong.run(1))
 
 
 def test_quality_quickly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,6 +334,27 @@ def test_readme_is_brought_up_to_the_results(results: report.Results, tmp_path: 
     assert "| of speed | theirs |" in text
 
 
+def test_peers_are_kept_apart(results: report.Results, tmp_path: Path) -> None:
+    path, folder = tmp_path / "README.md", tmp_path / "results"
+    path.write_text("<!-- bench -->\n<!-- /bench -->\n<!-- bench peers -->\n<!-- /bench peers -->\n")
+    figures = [figure | {"figure": "of peers"} for figure in results["questions"]["speed"]["figures"]]
+    peers = on("avx512", results) | {"questions": {"peers": {"table": "peers", "figures": figures}}}
+    runner.keep(peers, whole=False, folder=folder)
+    assert report.load(folder, peers=True) == []
+    runner.keep(on("avx512", results), whole=True, folder=folder)
+    runner.keep(peers, whole=True, folder=folder)
+    runner.keep(peers, whole=False, folder=folder)
+    kept = [[set(one["questions"]) for one in report.load(folder, peers=which)] for which in (True, False)]
+    assert kept == [[{"peers"}], [set(results["questions"])]]
+    assert "| of peers | theirs |" in (folder / "peers-avx512.md").read_text()
+    assert runner.readme(check=True, path=path, folder=folder) == 1
+    assert runner.readme(check=False, path=path, folder=folder) == 0
+    assert runner.readme(check=True, path=path, folder=folder) == 0
+    above, below = path.read_text().split("<!-- bench peers -->")
+    assert ("of peers" in above, "of peers" in below) == (False, True)
+    assert ("of speed" in above, "of speed" in below) == (True, False)
+
+
 def test_readme_without_a_place(results: report.Results) -> None:
     with pytest.raises(ValueError, match="<!-- bench -->"):
         report.with_blocks("Nothing.", report.readme_blocks([results]))
@@ -298,7 +373,14 @@ def test_machine_names_no_host() -> None:
     assert platform.node() not in map(str, facts.values())
 
 
-@pytest.mark.parametrize("arguments", [["no_such_question"], ["--no-such-option"]])
+def test_peers_want_torchaudio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(runner, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        runner.main(["--peers"])
+    assert "make bench-peers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["no_such_question"], ["peers"], ["--no-such-option"]])
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         runner.main(arguments)
