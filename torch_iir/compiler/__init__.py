@@ -4,5 +4,7 @@ Light to import: torch._dynamo and Inductor are imported when something is compi
 """
 
 from torch_iir.compiler._compile import compile
+from torch_iir.compiler._explain import explain
+from torch_iir.compiler._verify import VerificationError
 
-__all__ = ["compile"]
+__all__ = ["VerificationError", "compile", "explain"]

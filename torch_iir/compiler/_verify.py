@@ -22,6 +22,7 @@ with it is the changed graph run op by op, and not what Inductor made of it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ def _check(
 # --- what other libraries would have computed
 
 
+@functools.cache
 def beside(theirs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
     """`ours`, leaving a mark in the graph that says what `theirs` was called with, for `Original`."""
 
