@@ -480,6 +480,7 @@ def test_which_part_of_a_tensor(take: Callable[[Tensor], Tensor], expected: tupl
 # --- through Inductor
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, as it imports Inductor
 def test_compiled() -> None:
     x, (b, a) = torch.randn(2, 100), filters(3)
     ours = rewriting.values_and_gradients(torch_iir.compile(clamped, fullgraph=True, rewrite=["bank"]), (x, b, a))
