@@ -127,6 +127,8 @@ FORMS: dict[str, Form] = {
     ),
     "rfft": _form("input n dim norm", torch.fft.rfft, n=None, dim=-1, norm=None),
     "irfft": _form("input n dim norm", torch.fft.irfft, n=None, dim=-1, norm=None),
+    "iir_rfft": _form("input n norm", _ops.rfft, _ops.rfft.default),
+    "iir_irfft": _form("input n norm", _ops.irfft, _ops.irfft.default),
     "clone": _form("input", torch.clone, methods="clone", keywords="memory_format", memory_format=None),
     "where": _form("condition input other", torch.where),
     "masked_fill": _form("input mask value", torch.masked_fill, methods="masked_fill"),
