@@ -204,7 +204,7 @@ def _names(graph: GraphModule) -> _Names:
     """What errors call the inputs and outputs."""
     *_, last = graph.graph.nodes
     outputs = [
-        f"output {number} ({each.name} at {where(each)})" if isinstance(each, Node) else f"output {number}"
+        f"output {number} ({where(each)})" if isinstance(each, Node) else f"output {number}"
         for number, each in enumerate(last.args[0])
     ]
     return _Names([_plain(node.name) for node in graph.graph.find_nodes(op="placeholder")], outputs)
