@@ -54,6 +54,14 @@ $(VENV)/extra-%: $(VENV)/installed
 	$(pip) --no-build-isolation 'torch_iir[$*]'
 	touch $@
 
+# Without its compiled part torchaudio works beside any torch: filters are a loop in Python then, for few samples. It lies
+# where only those tests look that want it.
+$(VENV)/extra-test: $(VENV)/torchaudio
+$(VENV)/torchaudio: $(VENV)/torch-$(TORCH)
+	rm -rf $@
+	$(pip) --no-deps --target $@ torchaudio==2.11.0
+	rm $@/torchaudio/lib/*.so
+
 # torchaudio links CUDA's libraries: it needs the torch that comes with them, 5 GB in all, and works beside its own version
 # alone.
 $(PEERS)/torchaudio-2.11.0:

@@ -6,10 +6,11 @@ import doctest
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import libraries
 import pytest
 import torch
 from torch.testing import assert_close
@@ -158,9 +159,15 @@ def test_examples() -> None:
 # --- torchaudio
 
 
-@pytest.fixture(scope="session")
-def F() -> Any:
-    return pytest.importorskip("torchaudio.functional")
+@pytest.fixture(scope="module")
+def torchaudio() -> Iterator[Any]:
+    with libraries.torchaudio() as library:
+        yield library
+
+
+@pytest.fixture
+def F(torchaudio: Any) -> Any:
+    return torchaudio.functional
 
 
 def test_torchaudio(F: Any) -> None:
@@ -193,9 +200,8 @@ def test_torchaudio(F: Any) -> None:
     assert loudness.isfinite()
 
 
-def test_inverse_mel_on_request(F: Any) -> None:
-    transforms = pytest.importorskip("torchaudio.transforms")
-    module = transforms.InverseMelScale(33, 8, driver="gelsd")
+def test_inverse_mel_on_request(torchaudio: Any) -> None:
+    module = torchaudio.transforms.InverseMelScale(33, 8, driver="gelsd")
     expected = torch_iir.transforms.InverseMelScale(33, 8)
     expected.fb = module.fb
     mel = torch.rand(2, 8, 5)

@@ -172,7 +172,7 @@ def _register_found(_: object = None) -> None:
     for substitution in _substitutions.found():
         register(substitution.original, _always(substitution), substitution.name)
     if inverse_mel := _substitutions.found_inverse_mel():
-        register(torch.linalg.lstsq, _inside(inverse_mel.original), inverse_mel.name)
+        register(torch.linalg.lstsq, _inside_inverse_mel, inverse_mel.name)
 
 
 def _always(substitution: Substitution) -> Decide:
@@ -188,13 +188,13 @@ def _always(substitution: Substitution) -> Decide:
     return decide
 
 
-def _inside(forward: FunctionType) -> Decide:
-    def decide(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
-        options = options_of(tx)
-        wanted = options is not None and options.substitute and options.inverse_mel
-        return _substitutions.lstsq if wanted and tx.f_code is forward.__code__ else None
-
-    return decide
+def _inside_inverse_mel(
+    tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]
+) -> Callable[..., Any] | None:
+    options, inverse_mel = options_of(tx), _substitutions.found_inverse_mel()
+    wanted = options is not None and options.substitute and options.inverse_mel
+    here = inverse_mel is not None and tx.f_code is inverse_mel.original.__code__
+    return _substitutions.lstsq if wanted and here else None
 
 
 callback_handler.start_callbacks = _Callbacks([*callback_handler.start_callbacks, _register_found])
