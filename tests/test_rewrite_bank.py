@@ -15,7 +15,6 @@ from torch import Tensor
 
 import torch_iir
 from torch_iir import functional
-from torch_iir.compiler.rewrites import _loops
 from torch_iir.signal import lfilter, sosfilt
 
 compare = partial(rewriting.compare, only=["bank"])
@@ -450,31 +449,36 @@ def test_random_loops(
 # --- parts
 
 
-@pytest.mark.parametrize(
-    ("take", "expected"),
-    [
-        (lambda x: x[2], (0, 2, False)),
-        (lambda x: x[:, 1], (1, 1, False)),
-        (lambda x: x[..., 1], (2, 1, False)),
-        (lambda x: x.select(-1, 3), (2, 3, False)),
-        (lambda x: x.unbind(1)[2], (1, 2, False)),
-        (lambda x: x[:1], (0, 0, True)),
-        (lambda x: x[..., 1:2, :], (1, 1, True)),
-        (lambda x: x.narrow(1, 2, 1), (1, 2, True)),
-        (lambda x: x[0, 1], None),
-        (lambda x: x[-1], None),
-        (lambda x: x[1:3], None),
-        (lambda x: x[None, :, :, 1], None),
-        (lambda x: x[1:2:2], None),
-        (lambda x: x[[1]], None),
-    ],
+WHOLE: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda c, i: c[i, 0],
+    lambda c, i: c[1, i],
+    lambda c, i: c[2, ..., i, :],
+    lambda c, i: c[1 + i, 1, :3],
+    lambda c, i: c[:, 1:].select(1, i),
+    lambda c, i: c[:, 0].unbind(0)[i],
+    lambda c, i: c.select(1, 0).unbind()[i],
+    lambda c, i: c.unbind(1)[1 + i],
 )
-def test_which_part_of_a_tensor(take: Callable[[Tensor], Tensor], expected: tuple[int, int, bool] | None) -> None:
-    after = rewriting.rewritten(lambda x: take(x) + 0, only=[])
-    after.function(torch.randn(4, 5, 6))
-    (taken,) = [node.args[0] for node in after.graphs[0].graph.nodes if "add" in str(node.target)]
-    part = _loops.part(taken)
-    assert (part and (part.dim, part.index, part.kept)) == expected
+NOT_WHOLE: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda c, i: c[i, i],
+    lambda c, i: c[2 - i, 0],
+    lambda c, i: c[-3 + i, 0],
+    lambda c, i: c[2 * i, 0],
+    lambda c, i: c[0, 0, i : i + 3],
+    lambda c, i: (c, c + 1, c)[i][i, 0],
+    lambda c, i: c[i][None, 1],
+    lambda c, i: c[[i], 0],
+)
+
+
+@pytest.mark.parametrize("take", [*WHOLE, *NOT_WHOLE])
+def test_parts_of_one_tensor(take: Callable[[Tensor, int], Tensor]) -> None:
+    def loop(x: Tensor, c: Tensor, a: Tensor) -> Tensor:
+        return torch.stack([lfilter(take(c, i), a[0], x) for i in range(3)], -2)
+
+    after = compare(loop, torch.randn(5, 20), torch.randn(5, 5, 5), filters(1)[1])
+    assert after.fired == ["bank"]
+    assert after.report.after["stack"] == (take in NOT_WHOLE)
 
 
 # --- through Inductor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,78 +10,6 @@ from torch.fx import Node
 
 from torch_iir.compiler._calls import read
 from torch_iir.compiler._graph import Builder, is_tensor, known, tensor
-
-
-@dataclass(frozen=True)
-class Part:
-    """``whole.select(dim, index)``; where the dimension is kept, ``whole.narrow(dim, index, 1)``."""
-
-    whole: Node
-    dim: int
-    index: int
-    kept: bool
-
-
-def part(node: Any) -> Part | None:
-    """Which part of a tensor a node takes, None if it does something else."""
-    call = read(node)
-    if call is None:
-        return None
-    if call.name == "select":
-        return _part(call["input"], call["dim"], call["index"])
-    if call.name == "narrow" and call["length"] == 1:
-        return _part(call["input"], call["dim"], call["start"], kept=True)
-    if call.name != "getitem":
-        return None
-    source = read(call["input"])
-    if source is not None and source.name == "unbind":
-        return _part(source["input"], source["dim"], call["index"])
-    return _indexed(call["input"], call["index"]) if is_tensor(call["input"]) else None
-
-
-def _indexed(whole: Node, index: Any) -> Part | None:
-    """``whole[:, 3]`` and ``whole[:, 3:4]``."""
-    taken = [(dim, entry) for dim, entry in enumerate(entries(whole, index)) if entry != slice(None)]
-    if len(taken) != 1:
-        return None
-    dim, entry = taken[0]
-    if not isinstance(entry, slice):
-        return _part(whole, dim, entry)
-    start = 0 if entry.start is None else entry.start
-    single = type(start) is int and type(entry.stop) is int and entry.stop == start + 1 and entry.step in (None, 1)
-    return _part(whole, dim, start, kept=True) if single else None
-
-
-def entries(node: Node, index: Any) -> list[Any]:
-    """What ``node[index]`` takes of each dimension, and None for each new one."""
-    found = list(index) if isinstance(index, tuple) else [index]
-    missing = tensor(node).dim() - sum(entry is not None and entry is not Ellipsis for entry in found)
-    at = next((at for at, entry in enumerate(found) if entry is Ellipsis), len(found))
-    found[at : at + 1] = [slice(None)] * missing
-    return found
-
-
-def _part(whole: Any, dim: Any, index: Any, kept: bool = False) -> Part | None:
-    if not is_tensor(whole) or type(dim) is not int or type(index) is not int or index < 0:
-        return None
-    return Part(whole, dim % tensor(whole).dim(), index, kept)
-
-
-def whole(new: Builder, nodes: Sequence[Node], after: int, joined: bool = False) -> Node | None:
-    """As `together`, of nodes that are neighbouring parts of one tensor, in order; None if they are not."""
-    at, joined = _place(nodes[0], after, joined)
-    first = part(nodes[0])
-    if first is None or first.kept is not joined or (joined and first.dim != at):
-        return None
-    for step, node in enumerate(nodes):
-        if part(node) != Part(first.whole, first.dim, first.index + step, first.kept):
-            return None
-    found = first.whole
-    if first.index or not known(tensor(found).shape[first.dim] == len(nodes)):
-        found = new(torch.narrow, found, first.dim, first.index, len(nodes))
-    if first.dim != at:
-        found = new(torch.movedim, found, first.dim, at)
-    return _aligned(new, found, nodes[0], after)
 
 
 def together(new: Builder, nodes: Sequence[Node], after: int, joined: bool = False) -> Node:
@@ -96,6 +23,75 @@ def together(new: Builder, nodes: Sequence[Node], after: int, joined: bool = Fal
         return found
     at, joined = _place(nodes[0], after, joined)
     return _aligned(new, new(torch.cat if joined else torch.stack, list(nodes), at), nodes[0], after)
+
+
+def whole(new: Builder, nodes: Sequence[Node], after: int, joined: bool = False) -> Node | None:
+    """As `together`, of ``x[0]``, ``x[1]``, … or the like, which is x; None if the nodes are something else."""
+    at, joined = _place(nodes[0], after, joined)
+    taken = [entry for node in nodes if (entry := _taken(node)) is not None]
+    if len(taken) < len(nodes) or len(nodes) < 2:
+        return None
+    (source, indices), (_, others) = taken[:2]
+    varying = [dim for dim, (one, other) in enumerate(zip(indices, others, strict=False)) if one != other]
+    if len(varying) != 1:
+        return None
+    dim, first = varying[0], _start(indices[varying[0]], joined)
+    before = sum(isinstance(entry, slice) for entry in indices[:dim])
+    if first is None or (joined and before != at):
+        return None
+    for step, (other, others) in enumerate(taken, first):
+        expected = [*indices[:dim], slice(step, step + 1) if joined else step, *indices[dim + 1 :]]
+        if others != expected or not new.graph.same(source, other):
+            return None
+    rest = [*indices[:dim], slice(None), *indices[dim + 1 :]]
+    found = source if all(entry == slice(None) for entry in rest) else new.item(source, tuple(rest))
+    if first or not known(tensor(found).shape[before] == len(nodes)):
+        found = new(torch.narrow, found, before, first, len(nodes))
+    if before != at:
+        found = new(torch.movedim, found, before, at)
+    return _aligned(new, found, nodes[0], after)
+
+
+def entries(node: Node, index: Any) -> list[Any]:
+    """What ``node[index]`` takes of each dimension, and None for each new one."""
+    found = list(index) if isinstance(index, tuple) else [index]
+    missing = tensor(node).dim() - sum(entry is not None and entry is not Ellipsis for entry in found)
+    at = next((at for at, entry in enumerate(found) if entry is Ellipsis), len(found))
+    found[at : at + 1] = [slice(None)] * missing
+    return found
+
+
+def _taken(node: Node) -> tuple[Node, list[Any]] | None:
+    """What a node is a part of, and the number or the slice that it takes of each dimension."""
+    call = read(node)
+    if call is None or call.name not in ("select", "narrow", "getitem"):
+        return None
+    source, dim, index = call["input"], call.arguments.get("dim"), call.arguments.get("index")
+    if call.name == "narrow":
+        start, length = call["start"], call["length"]
+        index = slice(start, start + length) if type(start) is int and type(length) is int else None
+    if call.name == "getitem" and (unbound := read(source)) is not None and unbound.name == "unbind":
+        source, dim = unbound["input"], unbound["dim"]
+    if not is_tensor(source) or type(dim) not in (int, type(None)):
+        return None
+    found = entries(source, index) if dim is None else [slice(None)] * tensor(source).dim()
+    if dim is not None:
+        found[dim] = index
+    found = [_plain(entry) for entry in found]
+    return (source, found) if all(type(entry) in (int, slice) for entry in found) else None
+
+
+def _plain(entry: Any) -> Any:
+    """Slices that are the same are equal then."""
+    if not isinstance(entry, slice) or entry == slice(None):
+        return entry
+    return slice(0 if entry.start is None else entry.start, entry.stop, None if entry.step == 1 else entry.step)
+
+
+def _start(entry: Any, kept: bool) -> int | None:
+    """The number that is taken, or sliced if the dimension is kept; None if it is none, or counts from the end."""
+    start = entry.start if kept and isinstance(entry, slice) else entry
+    return start if type(start) is int and start >= 0 else None
 
 
 def _place(node: Node, after: int, joined: bool) -> tuple[int, bool]:
