@@ -100,7 +100,7 @@ def _check(
     for what, each in found.items():
         noise = rounded[what].size if what in rounded else 0.0
         if each.size <= each.allowed + ROUNDINGS * noise:
-            _log.warning("%s %s; one rounding of the inputs makes %.2g", what, each.how, noise)
+            _log.warning("%s %s; that passes, since rounding alone makes %.2g", what, each.how, noise)
         else:
             wrong[what] = each
     if wrong:
@@ -342,7 +342,7 @@ def _difference(got: Any, expected: Any) -> _Difference:
         return _Difference(torch.inf, 0.0, "is not finite at other places than before")
     size = float((got - expected).abs().where(finite, 0).max())
     largest = float(expected.abs().where(finite, 0).max())
-    how = f"differs by {size:.2g}, with values up to {largest:.2g}, of which {tolerance:g} is rounding at most"
+    how = f"differs by {size:.2g}, more than {tolerance:g} of its largest value, {largest:.2g}"
     return _Difference(size, tolerance * largest, how)
 
 
