@@ -14,6 +14,7 @@ from torch.fx import Node
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+from torch_iir import fft
 from torch_iir.compiler._calls import FORMS, Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, hint, known, rewrite_all, same_shape, tensor
 from torch_iir.compiler._report import Report
@@ -203,6 +204,12 @@ SPELLINGS: list[Spellings] = [
         lambda x: [torch.fft.rfft(x, 8), torch.fft.rfft(x, n=8, dim=-1)],
     ),
     ("irfft", {"input": "x", "n": 8, "dim": 0, "norm": "ortho"}, lambda x: [torch.fft.irfft(x, 8, 0, "ortho")]),
+    (
+        "iir_rfft",
+        {"input": "x", "n": 8, "norm": 0},
+        lambda x: [fft.rfft(x, 8), torch.ops.torch_iir.rfft(x, n=8, norm=0)],
+    ),
+    ("iir_irfft", {"input": "x", "n": 8, "norm": 2}, lambda x: [fft.irfft(x, n=8)]),
     ("clone", {"input": "x", "memory_format": None}, lambda x: [x.clone(), torch.clone(x)]),
     ("where", {"condition": "x", "input": "w", "other": 0}, lambda x, w: [torch.where(x, w, 0)]),
     (
