@@ -71,7 +71,8 @@ def explain(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanat
     Note:
         Nothing is changed. A model without graph breaks is traced, and not run. One with graph breaks must run for the
         rest of it to be seen, op by op: that is done with a copy of the model and of the inputs, and the random numbers
-        go on from where they were. What a function reaches through global names is not copied.
+        go on from where they were. Of what a Python function names or encloses, modules, tensors and functions are
+        copied, nothing else.
 
     Example:
         >>> import torch, torch_iir
@@ -95,7 +96,8 @@ def explain(model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanat
     model = getattr(model, "_orig_mod", getattr(model, "_torchdynamo_orig_callable", model))
     function, args, kwargs = _copy((model, args, kwargs))
     breaks = _tracing.trace(function, args, kwargs, see)
-    explanation = Explanation(tuple(graphs), tuple(GraphBreak(*each) for each in breaks))
+    reports = tuple(report for report in graphs if report.before)  # there are graphs without operations
+    explanation = Explanation(reports, tuple(GraphBreak(*each) for each in breaks))
     print(explanation)
     return explanation
 
@@ -141,5 +143,6 @@ def _copied(function: Any, memo: dict[int, Any]) -> Any:
     memo[id(function)] = made
     for cell, original in zip(cells, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # nothing in it yet
-            cell.cell_contents = _copied(original.cell_contents, memo)
+            held = original.cell_contents
+            cell.cell_contents = _copied(held, memo) if isinstance(held, (FunctionType, nn.Module, Tensor)) else held
     return made
