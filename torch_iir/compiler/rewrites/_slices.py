@@ -283,7 +283,7 @@ _FUNCTIONS = {getattr(operator, name) for name in _OPERATORS} | {
     if callable(function := getattr(module, name, None))
 }
 _CASTS = _names("to type_as float double half bfloat16 int long bool")
-_LEND = _names("zeros_like ones_like full_like new_zeros new_ones new_full size")
+_LEND = _names("zeros_like ones_like full_like new_zeros new_ones new_full size aten.sym_size.int")
 _CREATE = {getattr(torch, name) for name in _names("zeros ones full tensor arange linspace eye")}
 _REDUCES = _names("sum mean amax amin")
 _ALONG = _REDUCES | _names("select narrow unsqueeze squeeze transpose chunk split unbind flip softmax log_softmax")

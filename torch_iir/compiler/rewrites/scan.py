@@ -107,8 +107,9 @@ class _Scan:
                 node = self.slices.whole(self.value(self.results[index])).node
             if tensor(gone).requires_grad and not tensor(node).requires_grad:
                 node = self.tied(node)
-            storages = {tensor(other).untyped_storage()._cdata for other in made}
-            if index < carries or not tensor(node).is_contiguous() or tensor(node).untyped_storage()._cdata in storages:
+            shared = {tensor(other).untyped_storage()._cdata for other in (*self.inputs, *made)}
+            own = index >= carries and tensor(node).untyped_storage()._cdata not in shared
+            if not own or not same_shape(tensor(node).stride(), tensor(gone).stride()):
                 node = self.new(torch.clone, node, memory_format=torch.contiguous_format)
             made.append(node)
         return made
@@ -263,9 +264,9 @@ class _Forms:
         if not self.depends(argument):
             return _Form({}, self.coefficient(argument))
         for node in self.scan.needed([argument], lambda node: node not in self.found and self.depends(node)):
+            self.found[node] = self.next(node)
             if (dtype := tensor(node).dtype) != self.like.dtype:
                 raise Refused(f"the carry, of {self.like.dtype}, becomes {dtype} in the body")
-            self.found[node] = self.next(node)
         return self.found[argument]
 
     def depends(self, argument: Any) -> bool:
