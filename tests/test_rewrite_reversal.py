@@ -73,8 +73,14 @@ def test_spellings(dynamic: bool) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "complex_filter"),
-    [(torch.float32, False), (torch.float64, False), (torch.complex64, False), (torch.complex64, True)]
-    + [(torch.complex128, False), (torch.complex128, True)],
+    [
+        (torch.float32, False),
+        (torch.float64, False),
+        (torch.complex64, False),
+        (torch.complex64, True),
+        (torch.complex128, False),
+        (torch.complex128, True),
+    ],
 )
 def test_dtypes(dtype: torch.dtype, complex_filter: bool) -> None:
     wide = dtype in (torch.float64, torch.complex128)
