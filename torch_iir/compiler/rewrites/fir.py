@@ -137,7 +137,7 @@ def _filtered(fir: FIR, new: Builder) -> Node:
         y = new(torch.flatten, y, -3, -2)
     if known(shift < 0):
         late = total(new, (length,), (1, *fir.left))
-        y = new("contiguous", new.item(y, (..., slice(late, None))))
+        y = new("clone", new.item(y, (..., slice(late, None))), memory_format=torch.contiguous_format)
     elif not known(shift >= 0):
         raise Refused("whether there is less padding than the kernel is long is not known")
     return y if fir.bias is None else new(torch.add, y, new(torch.unsqueeze, fir.bias, -1))
