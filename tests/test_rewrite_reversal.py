@@ -53,6 +53,7 @@ SPELLINGS: dict[str, Callable[..., Tensor]] = {
     "elementwise": lambda x, b, a: (1 - lfilter(b, a, 2 * x.flip(-1).tanh()).exp()).sigmoid().flip(-1),
     "two": lambda x, b, a: lfilter(b, a, lfilter(b[:2], a, x.flip(-1)) / 3).flip(-1),
     "another axis": lambda x, b, a: lfilter(b, a, x.mT.flip(1), axis=1).clamp(-1, 1).flip(1),
+    "a channel": lambda x, b, a: lfilter(b, a, x.flip(-1)[:, None, 1:] / 3)[..., 0, 1:, :].flip(-1),
     "filtfilt": lambda x, b, a: functional.filtfilt(x, a, b),
     "twice": lambda x, b, a: functional.filtfilt(functional.filtfilt(x, a, b, clamp=False), a, b),
 }

@@ -28,6 +28,7 @@ from torch.fx import Node
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, is_tensor, same_shape, tensor
 from torch_iir.compiler.rewrites._elementwise import signal
+from torch_iir.compiler.rewrites._loops import entries
 from torch_iir.ops.lfilter import GX
 from torch_iir.ops.sosfilt import FOR_X
 
@@ -60,7 +61,7 @@ def rewrite(graph: Graph) -> None:
         if why := _why_not(graph, first, last, steps):
             graph.missed(NAME, last.node, why)
         else:
-            graph.replace(NAME, last.node, partial(_built, first["input"], steps))
+            graph.replace(NAME, last.node, partial(_built, first["input"], steps, last.node))
 
 
 def _between(graph: Graph, last: Call) -> tuple[Call, list[_Step]] | None:
@@ -100,8 +101,7 @@ def _commuting(call: Call, axis: int) -> tuple[_Step, int | None] | None:
     if call.name == "contiguous":
         return _Step(call.node, call["input"]), axis
     if call.name == "getitem" and is_tensor(call["input"]):
-        why = "only a part of the filtered signal is reversed back"
-        return (_Step(call.node, call["input"], why=why), axis) if _is_sliced(call["index"]) else None
+        return _indexing(call, axis)
     found = signal(call)
     others = [value for value in call.arguments.values() if is_tensor(value) and value is not found]
     if found is None or (axis != -1 and any(tensor(other).dim() for other in others)):
@@ -109,10 +109,20 @@ def _commuting(call: Call, axis: int) -> tuple[_Step, int | None] | None:
     return _Step(call.node, found), axis
 
 
-def _is_sliced(index: Any) -> bool:
-    return all(
-        entry is Ellipsis or isinstance(entry, slice) for entry in (index if isinstance(index, tuple) else (index,))
-    )
+def _indexing(call: Call, axis: int) -> tuple[_Step, int | None] | None:
+    """As _commuting; what is taken of other dimensions than the axis does not matter."""
+    index = call["index"] if isinstance(call["index"], tuple) else (call["index"],)
+    if not all(entry is None or entry is Ellipsis or isinstance(entry, (int, slice)) for entry in index):
+        return None
+    kept: list[tuple[int | None, Any]] = []  # of each dimension of the output: that of the input, and what is taken
+    dim = -tensor(call["input"]).dim()
+    for entry in entries(call["input"], index):
+        if not isinstance(entry, int):
+            kept.append((None if entry is None else dim, entry))
+        dim += entry is not None
+    before, taken = kept[axis]
+    why = None if taken == slice(None) else "only a part of the filtered signal is reversed back"
+    return None if before is None else (_Step(call.node, call["input"], why=why), before)
 
 
 def _axis_before(call: Call, axis: int) -> int | None:
@@ -140,9 +150,14 @@ def _why_not(graph: Graph, first: Call, last: Call, steps: Sequence[_Step]) -> s
     return None
 
 
-def _built(x: Node, steps: Sequence[_Step], new: Builder) -> Node:
+def _built(x: Node, steps: Sequence[_Step], last: Node, new: Builder) -> Node:
+    """All steps on the signal as it was before the reversals."""
     for step in steps:
         x = _reversed(new, step.node, step.filter, x) if step.filter else new.again(step.node, {step.input: x})
+    if not same_shape(
+        tensor(x).stride(), tensor(last).stride()
+    ):  # a part of the filters' outputs, reversed into a copy
+        x = new("contiguous", x)
     return x
 
 
