@@ -155,6 +155,7 @@ def test_one_function_compiled_with_two_backends(traced: Traced) -> None:
     assert len(traced.graphs) == 1
 
 
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch 2.11 itself crashes when two threads compile")
 def test_two_threads_with_two_backends(traced: Traced) -> None:
     results: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -443,6 +444,7 @@ def test_griffinlim(torchaudio: Any, F: Any, traced: Traced) -> None:
     for f in (
         lambda s: F.griffinlim(s, WINDOW, 32, 8, 32, 2.0, 3, 0.9, length=None, rand_init=True),
         lambda s: F.griffinlim(s, WINDOW, 32, 8, 32, 2.0, 3, 0.9, None, False),
+        lambda s: F.griffinlim(s, WINDOW, 32, None, None, 2.0, 3, 0.9, None, False),
         lambda s: module(s),
         module,
     ):
@@ -452,9 +454,7 @@ def test_griffinlim(torchaudio: Any, F: Any, traced: Traced) -> None:
             torch.manual_seed(0)
             results.append(call(SPECTROGRAM))
         assert_close(*results, rtol=0, atol=1e-10)
-    assert traced.substituted == 4 * [["torchaudio.functional.griffinlim"]]
-    with_none = traced.compile(lambda s: F.griffinlim(s, WINDOW, 32, 8, None, 2.0, 3, 0.9, None, False))
-    assert_close(with_none(SPECTROGRAM), F.griffinlim(SPECTROGRAM, WINDOW, 32, 8, None, 2.0, 3, 0.9, None, False))
+    assert traced.substituted == 5 * [["torchaudio.functional.griffinlim"]]
 
 
 @pytest.fixture

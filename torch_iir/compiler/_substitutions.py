@@ -103,6 +103,16 @@ def _number(value: Any) -> Any:
     return value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
+@functools.wraps(functional.griffinlim)
+def _griffinlim(
+    specgram: Any, window: Any, n_fft: int, hop_length: int | None, win_length: int | None, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Lengths that are None are those of torch.stft."""
+    hop_length = n_fft // 4 if hop_length is None else hop_length
+    win_length = n_fft if win_length is None else win_length
+    return functional.griffinlim(specgram, window, n_fft, hop_length, win_length, *args, **kwargs)
+
+
 def _lfilter(waveform: Tensor, a_coeffs: Tensor, b_coeffs: Tensor) -> Tensor:
     """Inside of torchaudio's lfilter, where that itself is compiled: waveform (B, C, T), coefficients (C, K)."""
     return functional.lfilter(waveform, a_coeffs, b_coeffs, clamp=False)
@@ -132,7 +142,7 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "deemph_biquad": functional.deemph_biquad,
         "equalizer_biquad": _of_numbers(functional.equalizer_biquad),
         "filtfilt": functional.filtfilt,
-        "griffinlim": functional.griffinlim,
+        "griffinlim": _griffinlim,
         "highpass_biquad": _of_numbers(functional.highpass_biquad),
         "lfilter": functional.lfilter,
         "lowpass_biquad": _of_numbers(functional.lowpass_biquad),
