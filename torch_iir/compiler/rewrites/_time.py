@@ -98,15 +98,23 @@ def changes_rows(call: Call) -> bool:
     if call.name in ("squeeze", "select"):
         dims = call["dim"] if isinstance(call["dim"], (tuple, list)) else (call["dim"],)
         return all(type(dim) is int and not is_last(dim, call["input"]) for dim in dims)
-    return adds_rows(call) or piece(call) is not None
+    return added_rows(call) is not None or piece(call) is not None
 
 
-def adds_rows(call: Call) -> bool:
-    """Whether all that a call does is to put dimensions of size 1 before the last."""
+def added_rows(call: Call) -> tuple[int, ...] | None:
+    """Where a call puts dimensions of size 1 before the last, from the last to the first; None if it does otherwise.
+
+    They are counted from the end, as they are in tensors that this one is to be broadcast with.
+    """
     if call.name == "unsqueeze":
-        return type(call["dim"]) is int and not is_last(call["dim"], call.node)
+        dims = tensor(call.node).dim()
+        return (
+            (call["dim"] % dims - dims,) if type(call["dim"]) is int and not is_last(call["dim"], call.node) else None
+        )
     part = piece(call)
-    return part is not None and part.is_of_all_time() and all(row is None or is_whole(row) for row in part.rows)
+    if part is None or not part.is_of_all_time() or not all(row is None or is_whole(row) for row in part.rows):
+        return None
+    return tuple(-2 - back for back, row in enumerate(reversed(part.rows)) if row is None)
 
 
 def repeated(new: Builder, calls: Sequence[Call], node: Node) -> Node:

@@ -31,13 +31,12 @@ import torch.nn.functional as F
 from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
-from torch_iir.compiler._graph import Builder, Graph, Refused, hint, is_tensor, known, tensor
+from torch_iir.compiler._graph import Builder, Graph, Refused, hint, known, tensor
 from torch_iir.compiler.rewrites._time import (
     Piece,
-    adds_rows,
+    added_rows,
     is_last,
     piece,
-    repeated,
     replace_used,
     size,
     total,
@@ -55,13 +54,12 @@ _NORMS = {None: 0, "backward": 0, "ortho": 1, "forward": 2}  # the power of 1/�
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """rfft(input, n) · n^{−norm / 2}, after `steps`, which add rows."""
+    """rfft(input, n) · n^{−norm / 2}, broadcast with others after dimensions of size 1 were added, one by one."""
 
-    node: Node
     input: Node
     n: Any
     norm: int
-    steps: tuple[Call, ...]
+    added: tuple[int, ...]
 
     @property
     def samples(self) -> Any:
@@ -114,27 +112,25 @@ def rewrite(graph: Graph) -> None:
             _convolved(graph, product, result)
 
 
-def _factorise(product: _Product, node: Any, inverted: bool = False, steps: tuple[Call, ...] = ()) -> None:
-    """Collects what a node is a product of, the steps behind it taken to its factors."""
-    call = read(node)
+def _factorise(product: _Product, node: Any, added: tuple[int, ...] = (), *, inverted: bool = False) -> None:
+    """Collects what a node is a product of, with the dimensions that are added to it."""
     if isinstance(node, (int, float)) and node == 1:
         return
-    if is_tensor(node):
-        product.inner.append(node)
-    if call is not None and call.name in ("mul", "div") and call.arguments.get("rounding_mode") is None:
-        sides = call["input"], call["other"]
-        same_rank = [not is_tensor(side) or tensor(side).dim() == tensor(call.node).dim() for side in sides]
-        if not steps or all(same_rank):
-            _factorise(product, sides[0], inverted, steps)
-            _factorise(product, sides[1], inverted ^ (call.name == "div"), steps)
-            return
-    elif call is not None and adds_rows(call):
-        return _factorise(product, call["input"], inverted, (call, *steps))
-    elif call is not None and call.name in _RFFT and is_last(call.arguments.get("dim", -1), call["input"]):
-        spectrum = _Spectrum(node, call["input"], call["n"], _norm(call), steps)
-        (product.denominators if inverted else product.numerators).append(spectrum)
+    call = read(node)
+    if call is None:
+        product.others.append(node)
         return
-    product.others.append(node)
+    product.inner.append(node)
+    if call.name in ("mul", "div") and call.arguments.get("rounding_mode") is None:
+        _factorise(product, call["input"], added, inverted=inverted)
+        _factorise(product, call["other"], added, inverted=inverted ^ (call.name == "div"))
+    elif (rows := added_rows(call)) is not None:
+        _factorise(product, call["input"], (*rows, *added), inverted=inverted)
+    elif call.name in _RFFT and is_last(call.arguments.get("dim", -1), call["input"]):
+        spectrum = _Spectrum(call["input"], call["n"], _norm(call), added)
+        (product.denominators if inverted else product.numerators).append(spectrum)
+    else:
+        product.others.append(node)
 
 
 def _norm(call: Call, inverse: bool = False) -> int:
@@ -172,7 +168,11 @@ def _points(new: Builder, product: _Product, result: _Result) -> Any:
 
 
 def _signal(new: Builder, spectrum: _Spectrum) -> Node:
-    return repeated(new, spectrum.steps, spectrum.input)
+    node = spectrum.input
+    for dim in spectrum.added:
+        if -dim <= tensor(node).dim() + 1:  # else it is to the left of what there is
+            node = new(torch.unsqueeze, node, dim)
+    return node
 
 
 def _longest(spectra: Sequence[_Spectrum]) -> _Spectrum:
