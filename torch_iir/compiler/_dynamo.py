@@ -14,6 +14,8 @@ Found in torch 2.11, 2.13 and 2.15:
   ``compiler_fn`` and ``kwargs``; the bound method of a ``DDPOptimizer`` ``__self__.backend_compile_fn``.
 * ``torch._dynamo.callback.callback_handler`` with ``start_callbacks``, a list.
 * ``torch._guards.TracingContext.try_get``.
+* ``as_python_constant()`` and ``as_proxy()`` of variables, with ``node.meta["example_value"]``.
+* ``torch._higher_order_ops.associative_scan.associative_scan``.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ from torch._dynamo.repro.after_dynamo import WrapBackendDebug
 from torch._dynamo.variables import UserFunctionVariable
 from torch._dynamo.variables.builder import VariableBuilder
 from torch._guards import TracingContext
+from torch._higher_order_ops.associative_scan import associative_scan
+from torch.utils._pytree import tree_map
 
-from torch_iir.compiler import _substitutions
+from torch_iir.compiler import _associative_scan, _substitutions
 from torch_iir.compiler._options import Options
 from torch_iir.compiler._substitutions import Substitution
 from torch_iir.compiler._verify import beside
@@ -173,6 +177,7 @@ def _register_found(_: object = None) -> None:
         register(substitution.original, _always(substitution), substitution.name)
     if inverse_mel := _substitutions.found_inverse_mel():
         register(torch.linalg.lstsq, _inside_inverse_mel, inverse_mel.name)
+    register(associative_scan, _recurrence, "associative_scan")
 
 
 def _always(substitution: Substitution) -> Decide:
@@ -195,6 +200,19 @@ def _inside_inverse_mel(
     wanted = options is not None and options.substitute and options.inverse_mel
     here = inverse_mel is not None and tx.f_code is inverse_mel.original.__code__
     return _substitutions.lstsq if wanted and here else None
+
+
+def _recurrence(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
+    options = options_of(tx)
+    if options is None or not options.substitute:
+        return None
+    try:
+        given = _associative_scan.signature.bind(*args, **kwargs).arguments
+        combine_fn, dim = (given[name].as_python_constant() for name in ("combine_fn", "dim"))
+        xs = tree_map(lambda proxy: proxy.node.meta["example_value"], given["xs"].as_proxy())
+    except (AttributeError, KeyError, NotImplementedError, TypeError):  # not known as Python's objects
+        return None
+    return _associative_scan.recurrence(combine_fn, xs, dim, verify=options.verify)
 
 
 callback_handler.start_callbacks = _Callbacks([*callback_handler.start_callbacks, _register_found])
