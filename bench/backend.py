@@ -134,13 +134,13 @@ class Training:
         return Call(name, run, self.expected)
 
     def expected(self, n: int) -> Expected:  # of each input again: all of them would fill the memory
-        """The model in double, not compiled; four times what the model itself is off by in float32 is allowed."""
+        """The model in double, not compiled; eight times what the model itself is off by in float32 is allowed."""
         return Expected(tuple(y.numpy() for y in self.in_double(n)), self.amplification, np.float32)
 
     @cached_property
     def amplification(self) -> tuple[float, ...]:
         """Of the input that float32 treats worst: a gradient is a few sums, whose errors are a matter of luck."""
-        return tuple(4 * max(errors) / float(np.finfo(np.float32).eps) for errors in zip(*self.errors(), strict=True))
+        return tuple(8 * max(errors) / float(np.finfo(np.float32).eps) for errors in zip(*self.errors(), strict=True))
 
     def errors(self) -> Iterator[tuple[float, ...]]:
         for n, signal in enumerate(self.signals):

@@ -10,7 +10,7 @@ from torch_iir._algorithm import algorithm  # noqa: E402
 from torch_iir._libraries import build_info  # noqa: E402
 from torch_iir._mel_to_audio import mel_to_audio  # noqa: E402
 from torch_iir._nnls import nnls  # noqa: E402
-from torch_iir.compiler import compile, explain  # noqa: E402
+from torch_iir.compiler import compile, explain, patch  # noqa: E402
 
 __version__ = str(build_info()["version"])
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "mel_to_audio",
     "nn",
     "nnls",
+    "patch",
     "signal",
     "transforms",
 ]

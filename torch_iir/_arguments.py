@@ -269,8 +269,10 @@ def _check_tensors(given: Named, real: bool = False) -> None:
 
 
 def filter_order(b: Tensor, a: Tensor) -> int:
-    order: int = torch.sym_max(b.shape[-1], a.shape[-1]) - 1  # type: ignore[no-untyped-call]
-    return order
+    one, other = b.shape[-1], a.shape[-1]
+    # To Dynamo a symbol is an int, and `max` may have it; in a fake one is not.
+    longer: int = max(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_max(one, other)
+    return longer - 1
 
 
 def broadcast_batch(given: Named, cores: Sequence[int] = (1, 1, 1, 1)) -> tuple[int, ...]:

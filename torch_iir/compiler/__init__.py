@@ -5,6 +5,7 @@ Light to import: torch._dynamo and Inductor are imported when something is compi
 
 from torch_iir.compiler._compile import compile
 from torch_iir.compiler._explain import explain
+from torch_iir.compiler._patch import Patch, patch
 from torch_iir.compiler._verify import VerificationError
 
-__all__ = ["VerificationError", "compile", "explain"]
+__all__ = ["Patch", "VerificationError", "compile", "explain", "patch"]
