@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -166,6 +167,28 @@ def test_structures_and_functions_made_on_the_way(substituted: list[list[str]]) 
     assert substituted == [["associative_scan"]]
 
 
+def test_methods_and_partial_functions(substituted: list[list[str]]) -> None:
+    class Model(torch.nn.Module):
+        gain = 1
+
+        def combine(self, left: Any, right: Any) -> Any:
+            return weighed(self.gain, left, right)
+
+        def forward(self, a: Tensor, u: Tensor) -> Any:
+            of_method = associative_scan(self.combine, (a, u), 0, combine_mode="generic")
+            return of_method, associative_scan(partial(weighed, 1.0), of_method, 0, combine_mode="generic")
+
+    def weighed(gain: float, left: Any, right: Any) -> Any:
+        return left[0] * right[0], right[0] * left[1] * gain + right[1]
+
+    model, a, u = Model(), torch.rand(3, 2), torch.randn(3, 2)
+    function = compiled(model)
+    assert_close(function(a, u), model(a, u))
+    model.gain = 2
+    assert_close(function(a, u), model(a, u))
+    assert substituted == [["associative_scan"] * 2, ["associative_scan"]]
+
+
 def test_an_a_for_all_channels(substituted: list[list[str]]) -> None:
     def scans(over: Function, a: Tensor, u: Tensor) -> Any:
         return over(decayed, (a, u), 0, combine_mode="generic")
@@ -206,6 +229,17 @@ def test_what_does_not_suit_stays(
 
     a, u = torch.rand(3, 2, dtype=of_a), torch.randn(3, 2, dtype=of_u)
     assert_close(compiled(scans, **options)(a, u), scans(a, u))
+    assert substituted == [[]]
+
+
+def test_a_function_of_other_tensors_stays(substituted: list[list[str]]) -> None:
+    def scans(over: Function, a: Tensor, u: Tensor, weight: Tensor) -> Any:
+        def combine(left: Any, right: Any) -> Any:
+            return left[0] * right[0], right[0] * left[1] + right[1] * weight
+
+        return over(combine, (a, u), 0, combine_mode="generic")
+
+    check(scans, torch.rand(3, 2), torch.randn(3, 2), torch.ones(2))
     assert substituted == [[]]
 
 

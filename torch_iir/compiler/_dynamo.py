@@ -14,7 +14,8 @@ Found in torch 2.11, 2.13 and 2.15:
   ``compiler_fn`` and ``kwargs``; the bound method of a ``DDPOptimizer`` ``__self__.backend_compile_fn``.
 * ``torch._dynamo.callback.callback_handler`` with ``start_callbacks``, a list.
 * ``torch._guards.TracingContext.try_get``.
-* ``as_python_constant()`` and ``as_proxy()`` of variables, with ``node.meta["example_value"]``.
+* ``UserMethodVariable`` with ``fn`` and ``obj.value``; ``as_python_constant()`` and ``as_proxy()`` of
+  variables, and ``node.meta["example_value"]`` of proxies.
 * ``torch._higher_order_ops.associative_scan.associative_scan``.
 """
 
@@ -31,7 +32,7 @@ import torch
 from torch._dynamo.backends.distributed import DDPOptimizer
 from torch._dynamo.callback import callback_handler
 from torch._dynamo.repro.after_dynamo import WrapBackendDebug
-from torch._dynamo.variables import UserFunctionVariable
+from torch._dynamo.variables import UserFunctionVariable, UserMethodVariable
 from torch._dynamo.variables.builder import VariableBuilder
 from torch._guards import TracingContext
 from torch._higher_order_ops.associative_scan import associative_scan
@@ -202,13 +203,21 @@ def _inside_inverse_mel(
     return _substitutions.lstsq if wanted and here else None
 
 
+def _function(variable: Variable) -> Callable[..., Any]:
+    """The function, or bound method, that a variable stands for."""
+    if isinstance(variable, UserMethodVariable):
+        return MethodType(variable.fn, variable.obj.value)  # type: ignore[attr-defined]
+    function: Callable[..., Any] = variable.as_python_constant()
+    return function
+
+
 def _recurrence(tx: Translator, args: Sequence[Variable], kwargs: dict[str, Variable]) -> Callable[..., Any] | None:
     options = options_of(tx)
     if options is None or not options.substitute:
         return None
     try:
         given = _associative_scan.signature.bind(*args, **kwargs).arguments
-        combine_fn, dim = (given[name].as_python_constant() for name in ("combine_fn", "dim"))
+        combine_fn, dim = _function(given["combine_fn"]), given["dim"].as_python_constant()
         xs = tree_map(lambda proxy: proxy.node.meta["example_value"], given["xs"].as_proxy())
     except (AttributeError, KeyError, NotImplementedError, TypeError):  # not known as Python's objects
         return None
