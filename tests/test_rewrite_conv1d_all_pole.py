@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,10 @@ SPELLINGS = {  # x (2, T), w (5,), a (3,)
     "cut and taken at once": lambda x, w, a: lfilter(
         [2.0], a, F.conv1d(x[:, None], w.view(1, 1, 5), padding=4)[:, 0, :-4]
     ),
+    "reshaped": lambda x, w, a: lfilter(
+        [2.0], a, F.conv1d(x.reshape(-1, 1, 200), w.view(1, 1, 5), padding=4)[..., :-4].reshape(1, 2, -1)
+    ),
+    "flattened": lambda x, w, a: lfilter([2.0], a, F.conv1d(F.pad(x[:, None], (4, 0)), w.view(1, 1, 5)).flatten(0, 1)),
     "narrowed": lambda x, w, a: lfilter(
         [2.0], a, F.conv1d(x[:, None], w.view(1, 1, 5), padding=4).narrow(-1, 0, x.shape[-1]).contiguous()
     ),
@@ -152,6 +158,27 @@ def test_kernels_around_one_filter_and_filters_around_one_kernel():
     assert after.fired == [NAME, NAME]
     assert after.report.after["lfilter"] == 2
     assert after.report.after["conv1d"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_programs(seed):
+    rng = random.Random(seed)
+    taps, more, rows = rng.randint(1, 150), rng.randint(0, 9), rng.choice([(1,), (2, 3)])
+    first, second = rng.sample(["conv", "filter"], 2)
+
+    def apply(which, x, w, a):
+        if which == "filter":
+            return lfilter(w[:1], a, x)
+        x = x.reshape(-1, x.shape[-1])[:, None]
+        y = F.conv1d(x, w[None, None], padding=taps - 1)[..., : x.shape[-1]] if first == "conv" else None
+        return (F.conv1d(F.pad(x, (taps - 1, 0)), w[None, None]) if y is None else y).squeeze(1)
+
+    def function(x, w, a):
+        y = apply(second, apply(first, torch.sin(x), w, a), w, a)
+        return (y[..., more:] / (1 + y.abs().amax(-1, keepdim=True))).sum(-1), F.pad(y, (more, 0))
+
+    after = compare(function, *arguments(rows, 300, taps))
+    assert after.fired == [NAME]
 
 
 # --- where it does not fire

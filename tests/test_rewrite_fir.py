@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import libraries
 import pytest
 import torch
 import torch.nn.functional as F
@@ -129,6 +132,29 @@ def test_of_other_operations_around_it():
 
     after = compare(function, signal(3, 1, 5000), kernel(1, 1, 65), signal(3, 1, 1))
     assert after.fired == [NAME, NAME]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_convolutions(seed):
+    rng = random.Random(seed)
+    channels, filters = rng.choice([(1, 1), (3, 1), (2, 3)])
+    taps = rng.randint(256, 400) if filters > 1 else rng.randint(32, 300)
+    ends, more, cut = [rng.randint(0, taps + 9) for _ in "lr"], rng.randint(0, 40), rng.randint(0, 30)
+
+    def function(x, w, bias):
+        y = F.conv1d(F.pad(x, ends), w, bias if cut % 2 else None, padding=more, groups=channels)
+        return y[..., cut:].tanh() * bias[:, None]
+
+    after = compare(
+        function, signal(3, channels, 4000), kernel(channels * filters, 1, taps), signal(channels * filters)
+    )
+    assert after.fired == [NAME]
+
+
+def test_torchaudio():
+    with libraries.torchaudio() as torchaudio:
+        after = compare(torchaudio.transforms.Convolve("same"), signal(2, 3, 4000), signal(2, 3, 64))
+    assert after.fired == [NAME]
 
 
 # --- where it does not fire

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import libraries
 import pytest
 import torch
 from rewriting import compare
@@ -14,6 +17,9 @@ from torch_iir.compiler.rewrites.spectral_product import NAME
 from torch_iir.signal import lfilter
 
 CONVOLUTION, SAMPLED = "torch_iir.fftconvolve.default", "torch_iir.lfilter_fsm.default"
+ELSEWHERE = "a spectrum, or a product of some, is used elsewhere too"
+POINTS = "the transforms are not known to have the same number of points"
+WRAPS = "the convolution wraps around: n is not known to be T + K − 1 or more"
 TRANSFORMS = {"rfft", "irfft", "iir_rfft", "iir_irfft"}
 
 
@@ -168,6 +174,29 @@ def test_of_other_operations_around_it():
     assert after.fired == [NAME] * 3
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_random_pieces_of_convolutions(seed):
+    rng = random.Random(seed)
+    samples, taps = rng.randint(400, 900), rng.randint(1, 99)
+    n = rng.randint(samples, samples + taps + 20)
+    wrapped = max(samples + taps - 1 - n, 0)
+    start = rng.choice([0, rng.randint(0, 120)])
+    stop = rng.randint(start, n)
+
+    def function(x, h, gain):
+        y = irfft(rfft(x * gain, n) * rfft(h.tanh(), n), n)[..., start:stop]
+        return y * gain if seed % 2 else y
+
+    after = compare(function, signal(2, samples), signal(taps), signal(2, 1))
+    assert (after.fired, after.missed) == (([], [(NAME, WRAPS)]) if start < wrapped else ([NAME], []))
+
+
+def test_torchaudio():
+    with libraries.torchaudio() as torchaudio:
+        after = compare(torchaudio.transforms.FFTConvolve("valid"), signal(2, 3, 900), signal(2, 3, 60), dynamic=True)
+    assert after.fired == [NAME]
+
+
 # --- where it does not fire
 
 
@@ -196,11 +225,6 @@ def without_gradients(x, h):
     with torch.no_grad():
         response = rfft(h, 1024)
     return irfft(rfft(x, 1024) * response, 1024)
-
-
-ELSEWHERE = "a spectrum, or a product of some, is used elsewhere too"
-POINTS = "the transforms are not known to have the same number of points"
-WRAPS = "the convolution wraps around: n is not known to be T + K − 1 or more"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
-from torch_iir.compiler._graph import Builder, Graph, is_tensor, known, tensor
+from torch_iir.compiler._graph import Builder, Graph, is_tensor, known, same_shape, tensor
 from torch_iir.compiler.rewrites._loops import entries
 
 # --- sizes
@@ -98,6 +99,9 @@ def changes_rows(call: Call) -> bool:
     if call.name in ("squeeze", "select"):
         dims = call["dim"] if isinstance(call["dim"], (tuple, list)) else (call["dim"],)
         return all(type(dim) is int and not is_last(dim, call["input"]) for dim in dims)
+    if call.name in ("reshape", "flatten"):
+        samples = [tensor(node).shape[-1:] for node in (call["input"], call.node)]
+        return min(map(len, samples)) == 1 and same_shape(*samples)
     return added_rows(call) is not None or piece(call) is not None
 
 
@@ -107,10 +111,8 @@ def added_rows(call: Call) -> tuple[int, ...] | None:
     They are counted from the end, as they are in tensors that this one is to be broadcast with.
     """
     if call.name == "unsqueeze":
-        dims = tensor(call.node).dim()
-        return (
-            (call["dim"] % dims - dims,) if type(call["dim"]) is int and not is_last(call["dim"], call.node) else None
-        )
+        dim, dims = call["dim"], tensor(call.node).dim()
+        return (dim % dims - dims,) if type(dim) is int and not is_last(dim, call.node) else None
     part = piece(call)
     if part is None or not part.is_of_all_time() or not all(row is None or is_whole(row) for row in part.rows):
         return None
@@ -121,7 +123,9 @@ def repeated(new: Builder, calls: Sequence[Call], node: Node) -> Node:
     """A node after what these calls, in order, do to the rows of the input of the first; all of its time."""
     for call in calls:
         part = piece(call)
-        if part is None:
+        if call.name == "reshape":
+            node = new(torch.reshape, node, (*call["shape"][:-1], size(new, node)))
+        elif part is None:
             node = new.again(call.node, {call["input"]: node})
         elif not part.is_of_all_rows():
             node = new.item(node, (*part.rows, slice(None)))
