@@ -27,6 +27,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
 from torch_iir.demo import (  # noqa: E402  (they need what was looked for above)
+    backend,
     bank,
     eq,
     lpc,
@@ -163,6 +164,39 @@ def test_lpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "Not converged" in printed  # nor can it be, in 2 rounds of 6 steps
     wavs = dict.fromkeys(("original", "before", "after"), 4800)
     check_written(tmp_path / "out", wavs, {"spectra.png", "loss.png"}, 8000)
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_backend(
+    file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick(monkeypatch)
+    for name, value in {"CLIPS": 2, "SAMPLES": 500, "FILTERS": 4, "SECTIONS": 3}.items():
+        monkeypatch.setattr(backend, name, value)
+    # Inductor is what takes long.
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda graph, *_, **options: graph.forward)
+    monkeypatch.setattr(backend, "find_spec", lambda name: name if file else None)
+    monkeypatch.setattr(backend, "import_module", lambda name: torch_iir.functional)
+    soundfile.write(tmp_path / "music.wav", music(8000, 0.55), 8000)
+    given = [str(tmp_path / "music.wav")] if file else []
+    assert main(["backend", *given, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert f": 2 clips of 500 samples at {8000 if file else 16000} Hz" in printed
+    for title in ("4 filters in a loop", "3 sections in a chain", "a filter there and back"):
+        assert (f"{title}, by functions of torchaudio.functional:" in printed) == file
+        assert f"{title}, by functions of torch_iir.functional:\n1 graph, no graph break, saves about" in printed
+    assert printed.count("differs from eager by ") == 3
+    assert "That is too much" not in printed
+    assert printed.count("× the time") == 3
+    check_written(tmp_path / "out", {}, {"steps.png"}, 0)
+
+
+def test_backend_that_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setattr(torch_iir, "compile", lambda model, **_: lambda x: 1.001 * model(x))
+    backend.compared(backend.Chain(torch_iir.functional.lfilter), torch.randn(2, 50))
+    assert "That is too much" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(44_100, 0.3), (11_400, 0.4), (500, 10.0)])
@@ -523,4 +557,7 @@ def test_two_files(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["one.wav", "two.wav"])
     assert exit.value.code == 2
-    assert "at most one demo (match, eq, bank, mel, lpc) and one file, got one.wav two.wav" in capsys.readouterr().err
+    assert (
+        "at most one demo (match, eq, bank, mel, lpc, backend) and one file, got one.wav two.wav"
+        in capsys.readouterr().err
+    )

@@ -16,6 +16,7 @@ DEMOS = {
     "bank": "a bank of 128 learnable filters and a classifier learn to tell notes deep in noise",
     "mel": "mel spectra back to sound: time, error, spectrograms and sounds of four ways",
     "lpc": "speech by linear prediction, refined through the compiled synthesis",
+    "backend": "what the torch.compile backend makes of filters in a loop, in a chain, and there and back",
 }  # the first is the main one
 EXTRA = {"matplotlib", "scipy", "soundfile", "tqdm"}  # what torch_iir[demo] installs
 

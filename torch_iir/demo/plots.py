@@ -307,6 +307,29 @@ def envelope_db(coefficients: Tensor, points: int) -> np.ndarray:
     return np.asarray(20 * (coefficients[0] / spectrum).log10())
 
 
+def steps(file: Path, measured: Mapping[str, Mapping[str, tuple[float, int | None]]]) -> Path:
+    """Seconds and bytes of several models, compiled by two backends, in per cent of what the second one needs."""
+    units = {"Time of a training step": ("ms", 1e3), "Peak memory": ("MB", 1e-6)}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        ours, reference = next(iter(measured.values()))
+        for column, (axes, (title, (unit, scale))) in enumerate(zip(panels, units.items(), strict=True)):
+            for row, (name, colour) in enumerate({ours: COLOURS["after"], reference: COLOURS["before"]}.items()):
+                values = [scale * (each[name][column] or math.nan) for each in measured.values()]
+                wholes = [scale * (each[reference][column] or math.nan) for each in measured.values()]
+                shares = [100 * value / whole for value, whole in zip(values, wholes, strict=True)]
+                bars = axes.barh(np.arange(len(shares)) + 0.38 * row, shares, 0.35, color=colour, label=name)
+                axes.bar_label(bars, [f"{value:.3g} {unit}" for value in values], padding=3)
+            axes.set(title=title, xlabel=f"% of {reference}")
+            axes.margins(x=0.2)
+            axes.grid(visible=False, axis="y")
+        panels[0].set_yticks(np.arange(len(measured)) + 0.19, list(measured))
+        panels[0].invert_yaxis()
+        legend_above(panels[1])
+        return save(figure, file)
+
+
 def legend_above(axes: Axes, columns: int = 4) -> None:
     """On the line of the title, where no curve is."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, borderaxespad=0.2)

@@ -55,16 +55,19 @@ def peak_bytes(call: Callable[[], object]) -> int | None:
         return None
 
 
-def compare(what: str, candidates: Mapping[str, tuple[int, Callable[[], object]]], turns: int = 20) -> None:
-    """Prints time and memory of each: calls, with how many samples they work on. The first is what the rest is held to.
+def compare(
+    what: str, candidates: Mapping[str, tuple[int, Callable[[], object]]], turns: int = 20
+) -> dict[str, tuple[float, int | None]]:
+    """Prints and returns the seconds and bytes of each: calls, with how many samples they work on.
 
-    What works on fewer samples than the first is extrapolated, and marked so.
+    The first is what the rest is held to. What works on fewer samples than it is extrapolated, and marked so.
     """
     times = interleaved({name: call for name, (_, call) in candidates.items()}, turns)
     peaks = {name: peak_bytes(call) for name, (_, call) in candidates.items()}
     first = next(iter(candidates))
     total = candidates[first][0]
     notes = []
+    found = {}
     print(f"{what} of {total} samples, median of interleaved runs, and peak memory")
     for name, (samples, _) in candidates.items():
         factor, star = total / samples, " "
@@ -73,10 +76,12 @@ def compare(what: str, candidates: Mapping[str, tuple[int, Callable[[], object]]
             notes.append(f"* extrapolated from {samples} samples: {readable(times[name])}, {megabytes(peaks[name])}")
         seconds, peak = factor * times[name], peaks[name]
         peak = None if peak is None else round(factor * peak)
+        found[name] = seconds, peak
         ratio = seconds / times[first]
         held = "" if name == first else f"{ratio:7,.{0 if ratio > 100 else 1}f} × the time"
         print(f"{'':10}{name:<32}{readable(seconds):>8}{star}{megabytes(peak):>12}{star}{held}")
-    print("\n".join(f"{'':10}{note}" for note in notes), end="\n\n")
+    print("".join(f"{'':10}{note}\n" for note in notes))
+    return found
 
 
 def readable(seconds: float) -> str:
