@@ -287,6 +287,7 @@ def test_what_the_function_is_made_of_is_guarded(substituted: list[list[str]], m
     assert substituted == [["associative_scan"], []]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, as it imports Inductor
 def test_through_inductor_and_verified() -> None:
     def scans(a: Tensor, u: Tensor) -> Any:
         return associative_scan(decayed, (a, u), 1, reverse=True, combine_mode="generic")
