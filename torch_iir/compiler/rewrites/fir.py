@@ -17,7 +17,8 @@ precision of x, and errs more, the longer the kernel. A convolution by FFT in th
 more than conv1d where the kernel takes away most of the signal.
 
 It fires on the CPU, where conv1d copies x for every tap, and where the kernel is long and the signal not short; not
-where most results of the filter would be thrown away.
+for complex signals, where most results of the filter would be thrown away, and for a bias in half precision, which
+would be added after rounding.
 """
 
 from __future__ import annotations
