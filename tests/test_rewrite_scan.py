@@ -16,6 +16,8 @@ from torch._higher_order_ops.scan import scan
 
 import torch_iir
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, as it traces scans
+
 Body = Callable[..., tuple[Any, Any]]
 
 
@@ -546,7 +548,6 @@ def test_a_carry_that_is_written_to_later_stays() -> None:
 # --- through Inductor
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, as it imports Inductor
 def test_through_inductor() -> None:
     def scans(over: Any, x: Tensor, a: Tensor) -> Any:
         def body(h: Tensor, xs: Any) -> Any:
