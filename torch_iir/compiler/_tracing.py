@@ -6,18 +6,18 @@ All that `explain` uses of Dynamo's private parts, found in torch 2.11, 2.13 and
 * ``torch._dynamo.utils.get_compilation_metrics()``: with ``fail_reason`` and ``fail_user_frame_*`` of the frames that
   are left to Python as a whole.
 * ``torch._dynamo.pgo.get_code_state()``: the sizes that were seen, which make those that change dynamic.
-* ``register_bytecode_hook``, ``_debug_get_cache_entry_list``, ``reset_code`` and ``extra_state.invalidate``: code that
-  was compiled, and how it is forgotten.
+* ``register_bytecode_hook``, ``_debug_get_cache_entry_list``, ``reset_code``, ``extra_state.invalidate`` and
+  ``id_matched_objs``: code that was compiled, and how it is forgotten.
 """
 
 from __future__ import annotations
 
 import copy
 import random
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from inspect import signature
 from types import CodeType
 from typing import Any
 
@@ -69,7 +69,7 @@ def trace(
         except TorchDynamoException:
             pass
         reasons, frames = len(graph_break_reasons), get_compilation_metrics()
-        torch.compile(function, backend=piece, **_ISOLATED)(*args, **kwargs)
+        torch.compile(function, backend=piece)(*args, **kwargs)
         breaks: list[tuple[str, str | None, int | None, str | None]] = [
             (each.reason, each.user_stack[-1].filename, each.user_stack[-1].lineno, each.user_stack[-1].name)
             for each in graph_break_reasons[reasons:]
@@ -83,10 +83,6 @@ def trace(
     return list(
         dict.fromkeys((_sentence(why), place(str(file), line or 0, str(name))) for why, file, line, name in breaks)
     )
-
-
-# Other compilations of the same code keep all their places among those that are allowed: newer torch counts apart.
-_ISOLATED: Any = {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
 
 
 def _sentence(reason: str) -> str:
@@ -127,4 +123,7 @@ def _nothing_kept() -> Iterator[None]:
             for entry in _debug_get_cache_entry_list(code):
                 state = entry.guard_manager.extra_state
                 if state is not None and all(entry.code is not other for other in earlier):
-                    state.invalidate(entry, DeletedGuardManagerWrapper("torch_iir.explain"))
+                    forgotten = DeletedGuardManagerWrapper("torch_iir.explain")
+                    # The compilations of a code are limited, but those for other objects count for themselves.
+                    forgotten.id_matched_objs = {"": weakref.ref(backend)}
+                    state.invalidate(entry, forgotten)
