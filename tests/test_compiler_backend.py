@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import logging
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.testing import assert_close
 
 import torch_iir
+from torch_iir.compiler import _compile
 from torch_iir.compiler._backend import backend
 from torch_iir.compiler._options import Options
 from torch_iir.compiler.rewrites import REWRITES
@@ -134,6 +136,12 @@ def test_inference_of_any_size() -> None:
 def test_unknown_option_of_inductor() -> None:
     with pytest.raises(BackendCompilerFailed, match="no_such_option"):
         torch_iir.compile(torch.sin, options={"no_such_option": 1})(torch.ones(3))
+
+
+def test_examples() -> None:
+    (test,) = [test for test in doctest.DocTestFinder().find(_compile) if test.examples]
+    result = doctest.DocTestRunner().run(test, clear_globs=False)  # Dynamo has put names there, and takes them back
+    assert result.failed == 0
 
 
 # --- what it is told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import functools
 import random
 import warnings
@@ -15,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import torch_iir
-from torch_iir.compiler import _report
+from torch_iir.compiler import _backend, _explain, _report
 from torch_iir.compiler._explain import Explanation, GraphBreak
 from torch_iir.compiler._graph import Graph
 from torch_iir.compiler._report import Fired, Missed, Report
-from torch_iir.compiler.rewrites import REWRITES
 from torch_iir.signal import lfilter
 
 Function = Callable[..., Any]
@@ -37,9 +37,7 @@ def doubling(monkeypatch: pytest.MonkeyPatch) -> None:
             else:
                 graph.missed("doubling", call.node, f"the factor is {call['other']}: make it 2")
 
-    for name in list(REWRITES):
-        monkeypatch.delitem(REWRITES, name)
-    monkeypatch.setitem(REWRITES, "doubling", rewrite)
+    monkeypatch.setattr(_backend, "REWRITES", {"doubling": rewrite})
     CALLS.clear()
 
 
@@ -376,3 +374,9 @@ def test_places() -> None:
     assert where(1) == "__init__.py:7 in lfilter"
     frames[:] = [(torch_iir.__file__.replace("__init__", "demo/eq"), 3, "run"), *frames]
     assert where(2) == "eq.py:3 in run"
+
+
+def test_examples() -> None:
+    result = doctest.testmod(_explain)
+    assert result.attempted > 0
+    assert result.failed == 0

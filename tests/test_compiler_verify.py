@@ -14,7 +14,6 @@ from torch.testing import assert_close
 import torch_iir
 from torch_iir.compiler import VerificationError, _backend, _dynamo, _verify
 from torch_iir.compiler._graph import Builder, Graph
-from torch_iir.compiler.rewrites import REWRITES
 
 Function = Callable[..., Any]
 Build = Callable[[Builder, Any], Any]
@@ -50,9 +49,7 @@ def set_rewrite(monkeypatch: pytest.MonkeyPatch, build: Build) -> None:
         for call in graph.calls("mul"):
             graph.replace("product", call.node, lambda new, x=call["input"]: build(new, x))
 
-    for name in list(REWRITES):
-        monkeypatch.delitem(REWRITES, name)
-    monkeypatch.setitem(REWRITES, "product", rewrite)
+    monkeypatch.setattr(_backend, "REWRITES", {"product": rewrite})
 
 
 def right(new: Builder, x: Any) -> Any:

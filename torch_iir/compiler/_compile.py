@@ -75,8 +75,9 @@ def compile(
         inverse_mel: also make ``torchaudio.transforms.InverseMelScale`` a true non-negative least squares. Its numbers
             change, for the better. Default: False.
         rewrite: True for all rewrites of the graph, False for none, or the names of those to do. Default: True.
-        verify: run the first call of each graph both ways, rewritten and as it was, and raise if values or gradients
-            differ by more than rounding does. Default: False.
+        verify: run the first call of each graph that is changed both ways, compiled and as it was, with other
+            libraries' own functions, and raise ``torch_iir.compiler.VerificationError`` if values or gradients differ
+            by more than rounding does. That call takes about three times as long. Default: False.
         dry: substitute and rewrite nothing; what would have been done goes to the log ``torch_iir.compiler``, at the
             level ``INFO``. Default: False.
 
