@@ -282,6 +282,7 @@ _FUNCTIONS = {getattr(operator, name) for name in _OPERATORS} | {
     for name in _POINTWISE
     if callable(function := getattr(module, name, None))
 }
+_METHODS = _POINTWISE | {f"__{right}{name.strip('_')}__" for right in ("", "r") for name in _OPERATORS}
 _CASTS = _names("to type_as float double half bfloat16 int long bool")
 _LEND = _names("zeros_like ones_like full_like new_zeros new_ones new_full size aten.sym_size.int")
 _CREATE = {getattr(torch, name) for name in _names("zeros ones full tensor arange linspace eye")}
@@ -295,7 +296,7 @@ def _is_pointwise(node: Node) -> bool:
     if node.kwargs.get("out") is not None or node.kwargs.get("inplace"):
         return False
     if node.op == "call_method":
-        return node.target in _POINTWISE
+        return node.target in _METHODS
     if node.target is torch.where:
         return len(node.args) == 3  # of a condition alone it gives indices
     return node.op == "call_function" and node.target in _FUNCTIONS
