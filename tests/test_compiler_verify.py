@@ -213,6 +213,33 @@ def test_copies_are_laid_out_as_the_inputs(compiled: Compiled, monkeypatch: pyte
     assert compiled.strides[0] == compiled.strides[1] == [x.stride() for x in inputs]
 
 
+class Tagged(Tensor):
+    """A tensor of a type of its own."""
+
+
+def test_inputs_of_other_types(compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: list[type] = []
+
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        return x @ (y * 2)
+
+    x = torch.eye(5).as_subclass(Tagged).requires_grad_()
+    y = torch.randn(5, 5, requires_grad=True)
+    inductor = compiled.inductor
+
+    def typed(gm: torch.fx.GraphModule, *args: Any) -> Function:
+        return lambda *xs: types.extend(map(type, xs)) or inductor(gm, *args)(*xs)
+
+    monkeypatch.setattr(_backend, "inductor", typed)
+    set_rewrite(monkeypatch, right)
+    assert_close(verified(f)(x, y).as_subclass(Tensor), 2 * y)
+    assert set(types) == {Tagged, Tensor}
+    assert types[:2] == types[2:]
+    set_rewrite(monkeypatch, wrong_gradients)
+    with pytest.raises(VerificationError, match="the gradient of y"):
+        verified(f)(x, y)
+
+
 def test_inputs_that_share_memory(compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
     set_rewrite(monkeypatch, right)
 
