@@ -1,4 +1,4 @@
-"""All that is used of Dynamo's private parts. Importing it imports torch._dynamo, which takes seconds.
+"""What the substitutions use of Dynamo's private parts. Importing it imports torch._dynamo, which takes seconds.
 
 `register` makes a function's calls ours to decide on, only while Dynamo traces for the backend of this package: any
 other backend, eager code and other threads get what they would have got. `torch.compiler.substitute_in_graph` cannot

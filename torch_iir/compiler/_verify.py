@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.nn import Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map_only
 
 from torch_iir.compiler._report import Report, where
@@ -285,7 +285,7 @@ def _copied(args: Sequence[Any], names: _Names, rounded: bool) -> tuple[list[Any
             return copied(arg.conj(), name).conj()
         if arg.is_neg():
             return torch._neg_view(copied(torch._neg_view(arg), name))
-        if type(arg) not in (Tensor, Parameter):  # its memory is its own affair
+        if is_traceable_wrapper_subclass(arg):  # which has no memory itself
             copy = arg.detach().clone()
             if arg.requires_grad and differentiable:
                 leaves[name] = copy.requires_grad_()
