@@ -298,3 +298,10 @@ def test_compiled() -> None:
     y = torch_iir.compile(function)(x)
     assert_close(y, expected)
     assert_close(torch.autograd.grad(y.square().sum(), [b, a]), gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_dimensions_that_are_known_only_when_it_runs() -> None:
+    def function(x: Tensor, dim: int) -> Tensor:
+        return signal.lfilter([1.0], [1.0, -0.5], x.flip(dim), axis=dim).flip(dim)
+
+    compare(function, torch.randn(2, 3, 4, 5), 2, dynamic=True)

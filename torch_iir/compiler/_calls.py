@@ -8,7 +8,7 @@ operations.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,13 @@ def _bound(form: Form, args: tuple[Argument, ...], kwargs: dict[str, Argument]) 
     arguments.update((_ALIASES.get(name, name), value) for name, value in kwargs.items())
     if form.gathers and not _gather(arguments, form.gathers):
         return None
+    if any(isinstance(number, Node) for name in _DIMENSIONS for number in _several(arguments.get(name))):
+        return None  # a dimension that is known only when it runs
     return arguments if len(arguments) == len(names) else None
+
+
+def _several(argument: Any) -> Sequence[Any]:
+    return argument if isinstance(argument, (tuple, list)) else (argument,)
 
 
 def _gather(arguments: dict[str, Any], name: str) -> bool:
@@ -202,6 +208,9 @@ def _gather(arguments: dict[str, Any], name: str) -> bool:
     arguments[name] = tuple(numbers) if isinstance(numbers, (tuple, list)) else (numbers,)
     return not any(isinstance(number, torch.dtype) for number in arguments[name])
 
+
+# Parameters that are dimensions.
+_DIMENSIONS = ("dim", "dims", "dim0", "dim1", "source", "destination")
 
 # Other names of the same parameters.
 _ALIASES = {"x1": "input", "x2": "other", "axis": "dim", "size": "shape", "axis0": "dim0", "axis1": "dim1"}
