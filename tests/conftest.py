@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
+import libraries
 import pytest
 import torch
 import torch_iir_native
@@ -34,3 +36,15 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def algorithm(request: pytest.FixtureRequest) -> Iterator[str]:
     with torch_iir.algorithm(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="module")
+def torchaudio() -> Iterator[ModuleType]:
+    with libraries.torchaudio() as library:
+        yield library
+
+
+@pytest.fixture
+def F(torchaudio: ModuleType) -> ModuleType:
+    functional: ModuleType = torchaudio.functional
+    return functional

@@ -110,3 +110,23 @@ def compare(
         size = float(theirs.abs().max()) if theirs.numel() else 0.0
         torch.testing.assert_close(ours, theirs, rtol=0, atol=rtol * size + 1e-30)
     return after
+
+
+# --- what they are run with
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, dtype=dtype)
+
+
+def filters(*batch: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Stable, with a0 ≠ 1 and a numerator that is longer than the denominator."""
+    a = 0.3 * randn(*batch, 3, dtype=dtype)
+    a[..., 0] = 1.5
+    return randn(*batch, 4, dtype=dtype), a
+
+
+def cascade(*batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    sos = 0.3 * randn(*batch, 2, 6, dtype=dtype)
+    sos[..., 3] = 1.5
+    return sos

@@ -6,11 +6,10 @@ import doctest
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import libraries
 import pytest
 import torch
 from torch.testing import assert_close
@@ -157,17 +156,6 @@ def test_examples() -> None:
 
 
 # --- torchaudio
-
-
-@pytest.fixture(scope="module")
-def torchaudio() -> Iterator[Any]:
-    with libraries.torchaudio() as library:
-        yield library
-
-
-@pytest.fixture
-def F(torchaudio: Any) -> Any:
-    return torchaudio.functional
 
 
 def test_torchaudio(F: Any) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType, ModuleType
 from typing import Any
 from unittest.mock import Mock
@@ -297,17 +297,6 @@ def test_nothing_is_imported() -> None:
 
 
 # --- torchaudio
-
-
-@pytest.fixture(scope="module")
-def torchaudio() -> Iterator[Any]:
-    with libraries.torchaudio() as library:
-        yield library
-
-
-@pytest.fixture
-def F(torchaudio: Any) -> Any:
-    return torchaudio.functional
 
 
 A, B = torch.tensor([2.0, -1.0, 0.5]).double(), torch.tensor([0.5, 0.25, 0.125]).double()

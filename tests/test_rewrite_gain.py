@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rewriting import Rewritten, compare, rewritten
+from rewriting import Rewritten, cascade, compare, filters, randn, rewritten
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -21,23 +21,6 @@ from torch_iir.signal import lfilter, sosfilt
 T = 60
 ops = torch.ops.torch_iir
 ONLY = ("gain",)
-
-
-def randn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, dtype=dtype)
-
-
-def filters(*batch: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Stable, with a0 ≠ 1 and a numerator that is longer than the denominator."""
-    a = 0.3 * randn(*batch, 3, dtype=dtype)
-    a[..., 0] = 1.5
-    return randn(*batch, 4, dtype=dtype), a
-
-
-def cascade(*batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    sos = 0.3 * randn(*batch, 2, 6, dtype=dtype)
-    sos[..., 3] = 1.5
-    return sos
 
 
 def long_products(after: Rewritten) -> list[str]:
