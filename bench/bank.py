@@ -1,8 +1,8 @@
 """A bank: every signal through each of 128 filters of order 2, into fresh memory, against 128 calls of scipy.
 
 Forward and backward, gradients of signals and coefficients, against scipy's forward alone. Against torchaudio it is
-measured where torchaudio is, in the environment of the peers; its forward and backward took 13.1 times as long as these
-calls of scipy (4560 ms, 348 ms), and 3.4 GB: 60 and 110 times its speed are 4.58 and 8.4 times that of scipy's forward.
+measured by `make bench-peers`; its forward and backward took 13.1 times as long as these calls of scipy (4560 ms, 348
+ms), and 2.4 GB: 60 and 110 times its speed are 4.58 and 8.4 times that of scipy's forward.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         bank.samples,
         2 * bank.bytes_moved + 4 * bank.samples,  # forwards x and y; backwards g, x, y and the gradient of x
         Target("speedup", 4.58, 8.4),
-        note="their forward alone; peak memory at most a sixth of torchaudio's: 567 MB",
+        note="their forward alone; peak memory at most a sixth of torchaudio's: 393 MB",
     )
 
 
