@@ -326,7 +326,7 @@ def steps(file: Path, measured: Mapping[str, Mapping[str, tuple[float, int | Non
             axes.grid(visible=False, axis="y")
         panels[0].set_yticks(np.arange(len(measured)) + 0.19, list(measured))
         panels[0].invert_yaxis()
-        legend_above(panels[1])
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return save(figure, file)
 
 

@@ -154,9 +154,8 @@ def _built(x: Node, steps: Sequence[_Step], last: Node, new: Builder) -> Node:
     """All steps on the signal as it was before the reversals."""
     for step in steps:
         x = _reversed(new, step.node, step.filter, x) if step.filter else new.again(step.node, {step.input: x})
-    if not same_shape(
-        tensor(x).stride(), tensor(last).stride()
-    ):  # a part of the filters' outputs, reversed into a copy
+    # Where the reversal made a copy of a part of the filters' outputs, this is a view of it.
+    if not same_shape(tensor(x).stride(), tensor(last).stride()):
         x = new("contiguous", x)
     return x
 
