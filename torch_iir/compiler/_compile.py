@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 
@@ -108,23 +107,13 @@ def compile(
         verify=verify,
         dry=dry,
     )
-    if model is None:
-        return partial(
-            compile,
-            fullgraph=fullgraph,
-            dynamic=dynamic,
-            mode=mode,
-            options=options,
-            substitute=substitute,
-            inverse_mel=inverse_mel,
-            rewrite=rewrite,
-            verify=verify,
-            dry=dry,
-        )
-    from torch_iir.compiler._backend import backend
-    from torch_iir.compiler._inductor import mode_options
 
-    inductors = {**mode_options(mode), **(options or {})}  # torch.compile takes a mode or options, not both
-    return torch.compile(
-        model, backend=backend, fullgraph=fullgraph, dynamic=dynamic, options={**inductors, **own.packed()}
-    )
+    def compiled(model: Model) -> Model:
+        from torch_iir.compiler._backend import backend
+        from torch_iir.compiler._inductor import mode_options
+
+        inductors = {**mode_options(mode), **(options or {})}  # torch.compile takes a mode or options, not both
+        every = {**inductors, **own.packed()}
+        return cast(Model, torch.compile(model, backend=backend, fullgraph=fullgraph, dynamic=dynamic, options=every))
+
+    return compiled if model is None else compiled(model)

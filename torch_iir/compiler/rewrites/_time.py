@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, is_tensor, known, same_shape, tensor
+from torch_iir.compiler.rewrites._filters import FILTERS
 from torch_iir.compiler.rewrites._loops import entries
 
 # --- sizes
@@ -162,5 +163,5 @@ def _results(graph: Graph, node: Node) -> list[Node]:
         shared = tensor(user).untyped_storage()._cdata == tensor(node).untyped_storage()._cdata
         return [] if shared else [user]
     call = read(user)
-    outputs = {} if call is None or call.name not in ("lfilter", "sosfilt") else graph.outputs(call)
+    outputs = {} if call is None or call.name not in FILTERS else graph.outputs(call)
     return [] if -1 in outputs else sorted(result for results in outputs.values() for result in results)

@@ -31,13 +31,13 @@ from torch.fx import Node
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, is_tensor, known, same_shape, tensor
 from torch_iir.compiler.rewrites import _elementwise as elementwise
+from torch_iir.compiler.rewrites._filters import FILTERS
 from torch_iir.compiler.rewrites._loops import entries, together, whole
 
 NAME = "bank"
 
 # The tensor arguments of the filters, and their dimensions below the batch.
 _CORES = {"lfilter": {"x": 1, "b": 1, "a": 1}, "sosfilt": {"x": 1, "sos": 2}}
-_OPS = {"lfilter": torch.ops.torch_iir.lfilter.default, "sosfilt": torch.ops.torch_iir.sosfilt.default}
 
 
 def rewrite(graph: Graph) -> None:
@@ -132,7 +132,7 @@ class _Loop:
             if len(call.node.users) != 1:
                 raise Refused(f"filter {index} is used elsewhere too: its output, or its final state")
         arguments = [varying[name] or self._shared(calls[0][name], core) for name, core in cores.items()]
-        result = self.new.item(self.new(_OPS[name], *arguments, None), 0)
+        result = self.new.item(self.new(FILTERS[name], *arguments, None), 0)
         return self._checked(result, nodes)
 
     def _steps(self, nodes: Sequence[Node], calls: Sequence[Call], otherwise: str) -> Node | None:

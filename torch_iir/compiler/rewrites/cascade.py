@@ -27,16 +27,15 @@ from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, known, same_shape, tensor
+from torch_iir.compiler.rewrites._filters import FILTERS
 from torch_iir.compiler.rewrites._loops import together
 
 NAME = "cascade"
 
-_FILTERS = ("lfilter", "sosfilt")
-
 
 def rewrite(graph: Graph) -> None:
     """Makes cascades of chains, each from its last filter on."""
-    for last in reversed(list(graph.calls(*_FILTERS))):
+    for last in reversed(list(graph.calls(*FILTERS))):
         if last.node._erased:
             continue
         chain = [last]
@@ -50,10 +49,10 @@ def rewrite(graph: Graph) -> None:
 def _before(graph: Graph, call: Call) -> Call | None:
     """The filter in front of one, if they can be sections of one cascade."""
     signal, output = call["x"], _output(graph, call)
-    before = graph.output(signal, 0, *_FILTERS)
+    before = graph.output(signal, 0, *FILTERS)
     if before is None:
         clamp = read(signal)
-        if clamp is not None and clamp.name == "clamp" and graph.output(clamp["input"], 0, *_FILTERS):
+        if clamp is not None and clamp.name == "clamp" and graph.output(clamp["input"], 0, *FILTERS):
             graph.missed(NAME, call.node, "the signal is clamped between the filters: pass clamp=False")
         return None
     if output is None or not same_shape(tensor(signal).shape, tensor(output).shape):
@@ -105,7 +104,7 @@ def _cascade(chain: Sequence[Call], new: Builder) -> Node:
             halves = [_rows(new, [call[name] for call in calls]) for name in ("b", "a")]
             blocks.append(new(torch.cat, _broadcast(new, halves), -1))
     sos = blocks[0] if len(blocks) == 1 else _appended(new, blocks)
-    return new.item(new(torch.ops.torch_iir.sosfilt.default, chain[0]["x"], sos, None), 0)
+    return new.item(new(FILTERS["sosfilt"], chain[0]["x"], sos, None), 0)
 
 
 def _rows(new: Builder, coefficients: Sequence[Node]) -> Node:

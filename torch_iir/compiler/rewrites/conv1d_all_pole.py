@@ -26,6 +26,7 @@ from torch.fx import Node
 
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, hint, known, tensor
+from torch_iir.compiler.rewrites._filters import wide
 from torch_iir.compiler.rewrites._time import changes_rows, piece, repeated
 from torch_iir.compiler.rewrites.fir import FIR, read_fir, taps
 
@@ -139,6 +140,6 @@ def _merged(new: Builder, fir: FIR, filter_: Call, x: Node, *, moved: bool) -> N
     b = taps(new, fir)
     if moved:  # there is one kernel, and its dimension is where others are now
         b = new(torch.squeeze, b, 0)
-    b = new("to", b, torch.promote_types(tensor(b).dtype, torch.float64))  # as the filter computes: nothing is rounded
+    b = wide(new, b)
     b = new(torch.mul, b, filter_["b"])
     return new.item(new(torch.ops.torch_iir.lfilter.default, x, b, filter_["a"], None), 0)

@@ -32,10 +32,10 @@ from torch.fx import Node
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, hint, is_tensor, same_shape, tensor
 from torch_iir.compiler.rewrites._elementwise import is_timeless
+from torch_iir.compiler.rewrites._filters import FILTERS, wide
 
 NAME = "gain"
 
-_FILTERS = {"lfilter": torch.ops.torch_iir.lfilter.default, "sosfilt": torch.ops.torch_iir.sosfilt.default}
 _COEFFICIENTS = {"lfilter": ("b", "a"), "sosfilt": ("sos",)}
 
 # What a product with one number commutes with.
@@ -60,7 +60,7 @@ def rewrite(graph: Graph) -> None:
     """Folds gains into the filters that they stand in front of, then what is left into those that they stand behind."""
     misses: Misses = []
     for fold in (_fold_in_front, _fold_behind):
-        for call in graph.calls(*_FILTERS):
+        for call in graph.calls(*FILTERS):
             filter_: Call | None = call
             while filter_ is not None:
                 filter_ = fold(graph, filter_, misses)
@@ -87,7 +87,7 @@ def _fold_in_front(graph: Graph, filter_: Call, misses: Misses) -> Call | None:
     def build(new: Builder) -> Sequence[Node]:
         nonlocal result
         x = _laid_out(new, product.path, product.node, product.signal)
-        result = new(_FILTERS[filter_.name], x, *_coefficients(new, filter_, product), filter_["zi"])
+        result = new(FILTERS[filter_.name], x, *_coefficients(new, filter_, product), filter_["zi"])
         return [new.item(result, index) for _, index in used]
 
     return read(result) if graph.replace_all(NAME, [node for node, _ in used], build) else None
@@ -121,7 +121,7 @@ def _fold_behind(graph: Graph, filter_: Call, misses: Misses) -> Call | None:
         zi = filter_["zi"]
         if zi is not None:
             zi = _times(new, zi, product, 2 if filter_.name == "sosfilt" else 1)
-        result = new(_FILTERS[filter_.name], filter_["x"], *_coefficients(new, filter_, product), zi)
+        result = new(FILTERS[filter_.name], filter_["x"], *_coefficients(new, filter_, product), zi)
         return _laid_out(new, product.path, y, new.item(result, 0))
 
     return read(result) if graph.replace(NAME, product.node, build) else None
@@ -191,7 +191,7 @@ def _coefficients(new: Builder, filter_: Call, product: _Product) -> list[Node]:
         result = [scaled, filter_["a"]]
     else:
         scaled = _times(new, filter_["sos"], product, 2)
-        others = _wide(new, filter_["sos"])
+        others = wide(new, filter_["sos"])
         if tensor(scaled).dim() > tensor(others).dim() or not same_shape(tensor(scaled).shape, tensor(others).shape):
             others = new("expand_as", others, scaled)
         first, rest = slice(None, 1), slice(1, None)
@@ -209,13 +209,7 @@ def _times(new: Builder, values: Node, product: _Product, core: int) -> Node:
     gain = product.gain
     if is_tensor(gain) and tensor(gain).dim() and core == 2:
         gain = new(torch.unsqueeze, gain, -1)
-    return new(operator.truediv if product.divides else operator.mul, _wide(new, values), gain)
-
-
-def _wide(new: Builder, values: Node) -> Node:
-    """In double: what the kernels compute in."""
-    dtype = torch.promote_types(tensor(values).dtype, torch.float64)
-    return values if dtype == tensor(values).dtype else new("to", values, dtype)
+    return new(operator.truediv if product.divides else operator.mul, wide(new, values), gain)
 
 
 def _laid_out(new: Builder, path: Sequence[Node], instead_of: Node, node: Node) -> Node:

@@ -28,6 +28,7 @@ from torch.fx import Node
 from torch_iir.compiler._calls import Call, read
 from torch_iir.compiler._graph import Builder, Graph, Refused, is_tensor, same_shape, tensor
 from torch_iir.compiler.rewrites._elementwise import signal
+from torch_iir.compiler.rewrites._filters import FILTERS
 from torch_iir.compiler.rewrites._loops import entries
 from torch_iir.ops.lfilter import GX
 from torch_iir.ops.sosfilt import FOR_X
@@ -73,7 +74,7 @@ def _between(graph: Graph, last: Call) -> tuple[Call, list[_Step]] | None:
         if call is not None and call.name == "flip":
             filtered = any(step.filter for step in steps)
             return (call, steps[::-1]) if filtered and _axis(call) == axis else None
-        filter_ = graph.output(node, 0, "lfilter", "sosfilt")
+        filter_ = graph.output(node, 0, *FILTERS)
         if filter_ is not None and axis == -1:
             step = _Step(node, filter_["x"], filter_)
         elif call is not None and (commuting := _commuting(call, axis)):
