@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "torch_iir/status.h"
+
 namespace torch_iir {
 
 inline constexpr int max_batch_dims = 16;
@@ -30,11 +32,14 @@ struct Rows {
   T* data = nullptr;
   std::int64_t step = 1;                     // between neighbours in time
   std::int64_t stride[max_batch_dims] = {};  // between neighbours in each batch dimension; 0 broadcasts
+  T* const* each = nullptr;  // where rows lie anywhere: a pointer to each, in place of data; no stride is 0 then
 
-  explicit operator bool() const noexcept { return data != nullptr; }
+  explicit operator bool() const noexcept { return data != nullptr || each != nullptr; }
 
   // Where row number `row` of the batch begins.
   [[gnu::always_inline]] T* row(const Batch& batch, std::int64_t row) const noexcept {
+    if (each != nullptr) return each[row];
+    if (batch.dims == 1) return data + row * stride[0];  // no division
     T* pointer = data;
     for (int d = batch.dims - 1; d >= 0; --d) {
       pointer += (row % batch.size[d]) * stride[d];
@@ -56,13 +61,6 @@ struct Half {
 };
 struct BFloat16 {
   std::uint16_t bits;
-};
-
-enum class [[nodiscard]] Status : int {
-  ok = 0,
-  zero_a0,        // some filter's a[0] is 0: nothing was computed
-  out_of_memory,  // scratch could not be allocated
-  unsupported,    // the algorithm or solver that was asked for cannot run this problem
 };
 
 // How a kernel spreads independent ranges of work over threads: `run` calls body(argument, first, last) for ranges that
