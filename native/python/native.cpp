@@ -38,6 +38,10 @@ void check(Status status, const std::string& algorithm) {
     case Status::zero_a0: throw py::value_error("a[..., 0] must not be zero: the filter is divided by it");
     case Status::out_of_memory: throw std::bad_alloc();
     case Status::unsupported: throw py::value_error("algorithm \"" + algorithm + "\" cannot run this filter");
+    case Status::not_made:
+    case Status::wrong_shape:
+    case Status::no_data:
+    case Status::out_of_range: throw py::value_error(message(status));
   }
 }
 
