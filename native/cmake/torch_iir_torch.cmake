@@ -15,13 +15,10 @@ message(STATUS "torch: ${TORCH_IIR_TORCH_DIR}")
 # 2.11: the oldest torch that the build runs on, whichever torch it is built beside.
 set(torch_target_version 0x020b000000000000ULL)
 
-function(torch_iir_torch_library name)
-  add_library(torch_iir::${name} SHARED IMPORTED)
-  set_target_properties(torch_iir::${name} PROPERTIES IMPORTED_LOCATION ${TORCH_IIR_TORCH_DIR}/lib/lib${name}.so
-                                                      IMPORTED_SONAME lib${name}.so)
-  target_include_directories(torch_iir::${name} SYSTEM INTERFACE ${TORCH_IIR_TORCH_DIR}/include)
-  target_compile_definitions(torch_iir::${name} INTERFACE TORCH_TARGET_VERSION=${torch_target_version})
-  target_compile_options(torch_iir::${name} INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${TORCH_IIR_TORCH_DIR}/include/=>)
-endfunction()
-torch_iir_torch_library(torch_cpu)
+# Not SHARED IMPORTED: what is installed would name that target as one that a program must have.
+add_library(torch_iir::torch_cpu INTERFACE IMPORTED)
+target_link_libraries(torch_iir::torch_cpu INTERFACE ${TORCH_IIR_TORCH_DIR}/lib/libtorch_cpu.so)
+target_include_directories(torch_iir::torch_cpu SYSTEM INTERFACE ${TORCH_IIR_TORCH_DIR}/include)
+target_compile_definitions(torch_iir::torch_cpu INTERFACE TORCH_TARGET_VERSION=${torch_target_version})
+target_compile_options(torch_iir::torch_cpu INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${TORCH_IIR_TORCH_DIR}/include/=>)
