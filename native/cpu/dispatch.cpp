@@ -10,11 +10,9 @@
 
 namespace torch_iir {
 
-#define TORCH_IIR_AND(...) __VA_OPT__(__VA_ARGS__, )  // a choice that there may not be, and a comma
-
-#define TORCH_IIR_DECLARE_FOR(isa, name, choice, ...)                          \
-  namespace isa {                                                              \
-  Status name(const __VA_ARGS__&, TORCH_IIR_AND(choice) ParallelFor) noexcept; \
+#define TORCH_IIR_DECLARE_FOR(isa, name, choice, ...)                             \
+  namespace isa {                                                                 \
+  Status name(const __VA_ARGS__&, TORCH_IIR_AND(choice) const Context&) noexcept; \
   }
 #define TORCH_IIR_DECLARE(name, choice, ...) TORCH_IIR_EACH_ISA(TORCH_IIR_DECLARE_FOR, name, choice, __VA_ARGS__)
 TORCH_IIR_EACH_KERNEL(TORCH_IIR_DECLARE)
@@ -97,14 +95,19 @@ const char* compiler() noexcept {
 #endif
 }
 
+int current_isa() noexcept { return current.load(std::memory_order_relaxed); }
+
 #define TORCH_IIR_ADDRESS(isa, name, ...) &isa::name,
 #define TORCH_IIR_PARAMETER(...) __VA_OPT__(__VA_ARGS__ method, )
 #define TORCH_IIR_PASSED(...) __VA_OPT__(method, )
-#define TORCH_IIR_DEFINE(name, choice, ...)                                                                       \
-  Status name(const __VA_ARGS__& parameters, TORCH_IIR_PARAMETER(choice) ParallelFor parallel_for) noexcept {     \
-    using Function = Status (*)(const __VA_ARGS__&, TORCH_IIR_AND(choice) ParallelFor) noexcept;                  \
-    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};                        \
-    return functions[current.load(std::memory_order_relaxed)](parameters, TORCH_IIR_PASSED(choice) parallel_for); \
+#define TORCH_IIR_DEFINE(name, choice, ...)                                                                          \
+  Status name(int isa, const __VA_ARGS__& parameters, TORCH_IIR_PARAMETER(choice) const Context& context) noexcept { \
+    using Function = Status (*)(const __VA_ARGS__&, TORCH_IIR_AND(choice) const Context&) noexcept;                  \
+    static constexpr Function functions[] = {TORCH_IIR_EACH_ISA(TORCH_IIR_ADDRESS, name)};                           \
+    return functions[isa](parameters, TORCH_IIR_PASSED(choice) context);                                             \
+  }                                                                                                                  \
+  Status name(const __VA_ARGS__& parameters, TORCH_IIR_PARAMETER(choice) ParallelFor parallel_for) noexcept {        \
+    return name(current_isa(), parameters, TORCH_IIR_PASSED(choice) parallel_for);                                   \
   }
 TORCH_IIR_EACH_KERNEL(TORCH_IIR_DEFINE)
 

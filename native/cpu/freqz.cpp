@@ -295,9 +295,9 @@ Status run(const FreqzBackward<Value, Coefficient>& f, const ParallelFor& parall
 
 }  // namespace
 
-#define TORCH_IIR_FREQZ(...)                                                              \
-  Status freqz(const Freqz<__VA_ARGS__>& f, ParallelFor p) noexcept { return run(f, p); } \
-  Status freqz_backward(const FreqzBackward<__VA_ARGS__>& f, ParallelFor p) noexcept { return run(f, p); }
+#define TORCH_IIR_FREQZ(...)                                                                 \
+  Status freqz(const Freqz<__VA_ARGS__>& f, const Context& c) noexcept { return run(f, c); } \
+  Status freqz_backward(const FreqzBackward<__VA_ARGS__>& f, const Context& c) noexcept { return run(f, c); }
 
 TORCH_IIR_FREQZ(float)
 TORCH_IIR_FREQZ(double)

@@ -2,6 +2,7 @@
 // these two lists; the kernels' source files are listed in CMakeLists.txt.
 #pragma once
 
+#include "context.h"
 #include "torch_iir/batch.h"
 #include "torch_iir/freqz.h"
 #include "torch_iir/lfilter.h"
@@ -79,3 +80,17 @@
   K(spectral_product, , SpectralProduct<float>)                                                         \
   K(spectral_product, , SpectralProduct<double>)                                                        \
   K(spectral_product, , SpectralProduct<float, double>)
+
+namespace torch_iir {
+
+// The index, among those of TORCH_IIR_EACH_ISA, of the instruction set in use.
+int current_isa() noexcept;
+
+// Each kernel of the instruction set with that index: for plans, which stay with theirs. Defined in dispatch.cpp.
+#define TORCH_IIR_AND(...) __VA_OPT__(__VA_ARGS__, )  // a choice that there may not be, and a comma
+#define TORCH_IIR_OF_ISA(name, choice, ...) \
+  Status name(int isa, const __VA_ARGS__&, TORCH_IIR_AND(choice) const Context&) noexcept;
+TORCH_IIR_EACH_KERNEL(TORCH_IIR_OF_ISA)
+#undef TORCH_IIR_OF_ISA
+
+}  // namespace torch_iir

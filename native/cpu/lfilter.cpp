@@ -88,37 +88,37 @@ void final_state(const State* x, const State* y, int order, const State* b, cons
 template <class Sample, class State>
 class Forward {
  public:
-  Forward(const LFilter<Sample, State>& f, int order)
-      : f_(f), filters_{f_.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {
+  Forward(const LFilter<Sample, State>& f, int order, const Context& context)
+      : f_(f), context_(context), filters_{f_.batch, f.b, f.a, f.b_length, f.a_length, order}, order_(order) {
     share(f_.batch, f_.x, {f_.b.stride, f_.a.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
     filters_.b = f_.b;
     filters_.a = f_.a;
   }
 
-  Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
+  Status run(Algorithm algorithm) {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
-    if (filters_.some_a0_is_zero()) return Status::zero_a0;
+    if (context_.loads() && filters_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = lfilter_algorithm(rows, f_.samples, order_, std::is_same_v<State, Complex>);
     if (!takes<State>(algorithm, order_)) return Status::unsupported;
     if constexpr (std::is_same_v<State, double>) {
       if (algorithm == Algorithm::rows) {
-        return for_groups(parallel_for, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
+        return for_groups(context_, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
           return group_rows(first, static_cast<int>(count));
         });
       }
-      if (algorithm == Algorithm::segments) return each_row(parallel_for, rows, &Forward::segments_row);
-      if (algorithm == Algorithm::blocks) return each_row(parallel_for, rows, &Forward::blocks_row);
+      if (algorithm == Algorithm::segments) return each_row(rows, &Forward::segments_row);
+      if (algorithm == Algorithm::blocks) return each_row(rows, &Forward::blocks_row);
     }
-    return each_row(parallel_for, rows, &Forward::direct_row);
+    return each_row(rows, &Forward::direct_row);
   }
 
  private:
   using RowFunction = bool (Forward::*)(std::int64_t row);
 
-  Status each_row(const ParallelFor& parallel_for, std::int64_t rows, RowFunction function) {
-    return for_groups(parallel_for, rows, 1, f_.samples,
+  Status each_row(std::int64_t rows, RowFunction function) {
+    return for_groups(context_, rows, 1, f_.samples,
                       [&](std::int64_t row, std::int64_t) { return (this->*function)(row); });
   }
 
@@ -135,16 +135,22 @@ class Forward {
   bool direct_row(std::int64_t row) {
     constexpr int small = 16;
     const std::size_t n = static_cast<std::size_t>(order_) + 1;
+    const bool on_stack = order_ < small && context_.step == Step::everything;
     State local[3 * small];
-    Scratch heap(order_ < small ? 0 : 3 * Scratch::bytes<State>(n));
-    if (!heap) return false;
-    State* b = order_ < small ? local : heap.take<State>(n);
-    State* a = order_ < small ? local + small : heap.take<State>(n);
-    State* z = order_ < small ? local + 2 * small : heap.take<State>(n);
-    filters_.read_row(row, b, a);
-    read_state(row, z);
-    direct_filter(f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row), f_.y.step, f_.samples, order_, b, a, z);
-    write_state(row, z);
+    Scratch scratch(on_stack ? 0 : 3 * Scratch::bytes<State>(n), context_, row);
+    if (!scratch) return false;
+    State* b = on_stack ? local : scratch.take<State>(n);
+    State* a = on_stack ? local + small : scratch.take<State>(n);
+    State* z = on_stack ? local + 2 * small : scratch.take<State>(n);
+    if (context_.loads()) {
+      filters_.read_row(row, b, a);
+      read_state(row, z);
+    }
+    if (context_.runs()) {
+      direct_filter(f_.x.row(f_.batch, row), f_.x.step, f_.y.row(f_.batch, row), f_.y.step, f_.samples, order_, b, a,
+                    z);
+    }
+    if (context_.stores()) write_state(row, z);
     return true;
   }
 
@@ -156,22 +162,44 @@ class Forward {
     const std::size_t tile_size = in_registers ? static_cast<std::size_t>(length) * lanes : 0;
     const std::size_t rows_of_tiles = in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
     Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) +
-                    2 * Scratch::bytes<double>(rows_of_tiles) + Scratch::bytes<Tile<Sample>>(tile_size));
+                        2 * Scratch::bytes<double>(rows_of_tiles) + Scratch::bytes<Tile<Sample>>(tile_size),
+                    context_, first / lanes);
     if (!scratch) return false;
     double *b = scratch.take<double>(state), *a = scratch.take<double>(state), *z = scratch.take<double>(state);
     double *one_b = scratch.take<double>(n), *one_a = scratch.take<double>(n);
     auto* tile = scratch.take<Tile<Sample>>(tile_size);
 
+    double* xs = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;  // preceded by the history
+    double* ys = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;
+
+    if (context_.loads()) {
+      for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+        const std::int64_t row = first + (lane < used ? lane : used - 1);
+        filters_.read_row(row, one_b, one_a);
+        for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
+        read_state(row, one_b);
+        for (int k = 0; k < order_; ++k) z[k * lanes + lane] = one_b[k];
+      }
+    }
+    if (context_.runs()) run_group(first, used, length, tile, xs, ys, b, a, z);
+    if (!context_.stores()) return true;
+    for (int lane = 0; lane < used; ++lane) {
+      for (int k = 0; k < order_; ++k) one_b[k] = z[k * lanes + lane];
+      write_state(first + lane, one_b);
+    }
+    return true;
+  }
+
+  // Tiles of `length` samples, or of neighbours `xs` and `ys` where the order is too high for registers.
+  void run_group(std::int64_t first, int used, int length, Tile<Sample>* tile, double* xs, double* ys, const double* b,
+                 const double* a, double* z) {
+    const bool in_registers = order_ <= register_order;
     const Sample* x[lanes];
     Sample* y[lanes];
-    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+    for (int lane = 0; lane < lanes; ++lane) {
       const std::int64_t row = first + (lane < used ? lane : used - 1);
       x[lane] = f_.x.row(f_.batch, row);
       y[lane] = f_.y.row(f_.batch, row);
-      filters_.read_row(row, one_b, one_a);
-      for (int k = 0; k <= order_; ++k) b[k * lanes + lane] = one_b[k], a[k * lanes + lane] = one_a[k];
-      read_state(row, one_b);
-      for (int k = 0; k < order_; ++k) z[k * lanes + lane] = one_b[k];
     }
     const auto advance = [&](int count) {
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
@@ -197,8 +225,6 @@ class Forward {
         }
       });
     } else {
-      double* xs = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;  // preceded by the history
-      double* ys = scratch.take<double>(rows_of_tiles) + (order_ + 1) * lanes;
       std::memset(xs - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       for (std::int64_t t = 0; t < f_.samples; t += length) {
@@ -224,85 +250,126 @@ class Forward {
         }
       }
     }
-    for (int lane = 0; lane < used; ++lane) {
-      for (int k = 0; k < order_; ++k) one_b[k] = z[k * lanes + lane];
-      write_state(first + lane, one_b);
-    }
-    return true;
   }
 
   bool segments_row(std::int64_t row) {
-    bool tables_are_finite = true;
+    bool memory = true;
     with_order(order_, [&](auto order) {
-      if constexpr (order.value > 0) tables_are_finite = segments<order.value>(row);
+      if constexpr (order.value > 0) memory = segments<order.value>(row);
     });
-    return tables_are_finite || direct_row(row);
+    return memory;
   }
 
-  // False, with nothing done, where the filter grows so fast that its powers overflow.
+  template <int order>
+  struct SegmentFilter {
+    double b[order + 1], a[order + 1], z[order];
+    SegmentTables<order> tables;
+    typename SegmentTables<order>::Matrix power;  // step^powered, that of the last segments
+    int powered;
+    bool sound;  // else the filter grows so fast that its powers overflow: the direct form takes over
+  };
+
   template <int order>
   bool segments(std::int64_t row) {
-    double b[order + 1], a[order + 1], z[order], step[order * order] = {}, input[order];
-    Extended carry[order];
-    filters_.read_row(row, b, a);
-    for (int k = 0; k < order; ++k) {  // z_k ← z_{k+1} − a_{k+1} z_0 + (b_{k+1} − a_{k+1} b_0) x
-      step[k * order] = -a[k + 1];
-      if (k + 1 < order) step[k * order + k + 1] = 1;
-      input[k] = b[k + 1] - a[k + 1] * b[0];
+    using Filter = SegmentFilter<order>;
+    Filter local;
+    const bool on_stack = context_.step == Step::everything;
+    Scratch scratch(on_stack ? 0 : Scratch::bytes<Filter>(1), context_, row);
+    if (!scratch) return false;
+    Filter& filter = on_stack ? local : *scratch.take<Filter>(1);
+    if (context_.loads()) {
+      filters_.read_row(row, filter.b, filter.a);
+      read_state(row, filter.z);
+      // A plan's blocks may have any length.
+      load_segments_of(filter, on_stack ? segment_in(f_.samples) : segment_length);
     }
-    SegmentTables<order> tables;
-    const int longest = segment_in(f_.samples);
-    if (longest > 0 && !tables.build(longest, step, input)) return false;
-    read_state(row, z);
-    for (int k = 0; k < order; ++k) carry[k] = {z[k], 0};
-
-    alignas(64) Tile<Sample> tile[segment_length * lanes];
-    alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes];
-    typename SegmentTables<order>::Matrix last;  // the power for the last, shorter segments
-    for (int k = 0; k <= order; ++k) {
-      for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
-    }
-    const Sample* x = f_.x.row(f_.batch, row);
-    Sample* y = f_.y.row(f_.batch, row);
-    std::int64_t left = f_.samples;
-    while (const int count = segment_in(left)) {
-      const bool whole = count == tables.length;
-      if (!whole) tables.power(count, last);
-      const Sample* from[lanes];
-      Sample* to[lanes];
-      for (int lane = 0; lane < lanes; ++lane) {
-        from[lane] = x + lane * count * f_.x.step;
-        to[lane] = y + lane * count * f_.y.step;
-      }
-      load_segments<false>(tile, from, f_.x.step, count, tables, entry);
-      scan_segments<order>(whole ? tables.whole : last, carry, entry);
-      filter_tile<order, next_tile>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count, lane_b, lane_a, entry);
-      x += lanes * count * f_.x.step;
-      y += lanes * count * f_.y.step;
-      left -= lanes * count;
-    }
-    for (int k = 0; k < order; ++k) z[k] = carry[k].high + carry[k].low;
-    direct_filter(x, f_.x.step, y, f_.y.step, left, order, b, a, z);
-    write_state(row, z);
+    if (context_.runs()) run_segments(filter, f_.x.row(f_.batch, row), f_.y.row(f_.batch, row));
+    if (context_.stores()) write_state(row, filter.z);
     return true;
+  }
+
+  template <int order>
+  static void load_segments_of(SegmentFilter<order>& filter, int longest) {
+    double step[order * order] = {}, input[order];
+    for (int k = 0; k < order; ++k) {  // z_k ← z_{k+1} − a_{k+1} z_0 + (b_{k+1} − a_{k+1} b_0) x
+      step[k * order] = -filter.a[k + 1];
+      if (k + 1 < order) step[k * order + k + 1] = 1;
+      input[k] = filter.b[k + 1] - filter.a[k + 1] * filter.b[0];
+    }
+    filter.powered = 0;
+    filter.sound = longest == 0 || filter.tables.build(longest, step, input);
+  }
+
+  template <int order>
+  void run_segments(SegmentFilter<order>& filter, const Sample* x, Sample* y) {
+    std::int64_t left = f_.samples;
+    if (filter.sound && segment_in(left) > 0) {
+      Extended carry[order];
+      for (int k = 0; k < order; ++k) carry[k] = {filter.z[k], 0};
+      alignas(64) Tile<Sample> tile[segment_length * lanes];
+      alignas(64) double lane_b[(order + 1) * lanes], lane_a[(order + 1) * lanes], entry[order * lanes];
+      for (int k = 0; k <= order; ++k) {
+        for (int lane = 0; lane < lanes; ++lane)
+          lane_b[k * lanes + lane] = filter.b[k], lane_a[k * lanes + lane] = filter.a[k];
+      }
+      while (const int count = segment_in(left)) {
+        if (filter.powered != count) filter.tables.power(count, filter.power);
+        filter.powered = count;
+        const Sample* from[lanes];
+        Sample* to[lanes];
+        for (int lane = 0; lane < lanes; ++lane) {
+          from[lane] = x + lane * count * f_.x.step;
+          to[lane] = y + lane * count * f_.y.step;
+        }
+        load_segments<false>(tile, from, f_.x.step, count, filter.tables, entry);
+        scan_segments<order>(filter.power, carry, entry);
+        filter_tile<order, next_tile>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count, lane_b, lane_a, entry);
+        x += lanes * count * f_.x.step;
+        y += lanes * count * f_.y.step;
+        left -= lanes * count;
+      }
+      for (int k = 0; k < order; ++k) filter.z[k] = carry[k].high + carry[k].low;
+    }
+    direct_filter(x, f_.x.step, y, f_.y.step, left, order, filter.b, filter.a, filter.z);
   }
 
   bool blocks_row(std::int64_t row) {
     const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
     const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
     Scratch scratch(4 * Scratch::bytes<double>(n + block) + 2 * Scratch::bytes<double>(buffer) +
-                    Scratch::bytes<double>(block_table_size(b_order, a_order)));
+                        Scratch::bytes<double>(block_table_size(b_order, a_order)) + Scratch::bytes<double>(block) +
+                        Scratch::bytes<bool>(1),
+                    context_, row);
     if (!scratch) return false;
     double *b = scratch.take<double>(n + block), *a = scratch.take<double>(n + block),
            *z = scratch.take<double>(n + block);
     double* extra = scratch.take<double>(n + block);
     double *xs = scratch.take<double>(buffer) + start, *ys = scratch.take<double>(buffer) + start;
     double* tables = scratch.take<double>(block_table_size(b_order, a_order));
-    filters_.read_row(row, b, a);
-    read_state(row, z);
-    double h[block];
-    build_block_tables(b, b_order, a, a_order, tables, h);
-    if (!blocks_are_sound(tables, b_order, a, a_order)) return direct_row(row);
+    double* h = scratch.take<double>(block);
+    bool& sound = *scratch.take<bool>(1);
+    if (context_.loads()) {
+      filters_.read_row(row, b, a);
+      read_state(row, z);
+      build_block_tables(b, b_order, a, a_order, tables, h);
+      sound = blocks_are_sound(tables, b_order, a, a_order);
+    }
+    if (context_.runs()) {
+      const Sample* x = f_.x.row(f_.batch, row);
+      Sample* y = f_.y.row(f_.batch, row);
+      const std::int64_t done = sound ? run_blocks(x, y, tables, h, b, a, z, extra, xs, ys) : 0;
+      direct_filter(x + done * f_.x.step, f_.x.step, y + done * f_.y.step, f_.y.step, f_.samples - done, order_, b, a,
+                    z);
+    }
+    if (context_.stores()) write_state(row, z);
+    return true;
+  }
+
+  // As many samples as blocks are good for, and how many these are; z moves past them. xs and ys are preceded by room
+  // for the history.
+  std::int64_t run_blocks(const Sample* x, Sample* y, const double* tables, const double* h, const double* b,
+                          const double* a, double* z, double* extra, double* xs, double* ys) {
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
     const int initial = (order_ + block - 1) / block * block;  // outputs to which the initial state adds
     for (int t = 0; t < initial; ++t) {
       extra[t] = 0;
@@ -310,9 +377,6 @@ class Forward {
     }
     std::memset(xs - start, 0, sizeof(double) * start);
     std::memset(ys - start, 0, sizeof(double) * start);
-
-    const Sample* x = f_.x.row(f_.batch, row);
-    Sample* y = f_.y.row(f_.batch, row);
     std::int64_t t = 0;
     const std::int64_t whole = f_.samples / block * block;
     while (t < whole) {
@@ -330,13 +394,12 @@ class Forward {
     double* rest = extra;
     final_state(xs, ys, order_, b, a, rest);
     for (int j = 0; t + j < order_; ++j) rest[j] += z[t + j];
-    rest[order_] = 0;
-    direct_filter(x + t * f_.x.step, f_.x.step, y + t * f_.y.step, f_.y.step, f_.samples - t, order_, b, a, rest);
-    write_state(row, rest);
-    return true;
+    for (int j = 0; j < order_; ++j) z[j] = rest[j];
+    return t;
   }
 
   LFilter<Sample, State> f_;
+  const Context& context_;
   Filters<State> filters_;
   int order_;
 };
@@ -744,54 +807,54 @@ class Backward {
 int order_of(int b_length, int a_length) { return (b_length > a_length ? b_length : a_length) - 1; }
 
 template <class Sample>
-Status forward(const LFilter<Sample>& f, Algorithm algorithm, const ParallelFor& parallel_for) {
-  return Forward<Sample, double>(f, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+Status forward(const LFilter<Sample>& f, Algorithm algorithm, const Context& context) {
+  return Forward<Sample, double>(f, order_of(f.b_length, f.a_length), context).run(algorithm);
 }
 template <class Sample>
-Status backward(const LFilterBackward<Sample>& f, Algorithm algorithm, const ParallelFor& parallel_for) {
-  return Backward<Sample, double>(f, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+Status backward(const LFilterBackward<Sample>& f, Algorithm algorithm, const Context& context) {
+  return Backward<Sample, double>(f, order_of(f.b_length, f.a_length)).run(algorithm, context);
 }
 
 }  // namespace
 
-Status lfilter(const LFilter<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return forward(f, algorithm, parallel_for);
+Status lfilter(const LFilter<float>& f, Algorithm algorithm, const Context& context) noexcept {
+  return forward(f, algorithm, context);
 }
-Status lfilter(const LFilter<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return forward(f, algorithm, parallel_for);
+Status lfilter(const LFilter<double>& f, Algorithm algorithm, const Context& context) noexcept {
+  return forward(f, algorithm, context);
 }
-Status lfilter(const LFilter<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return forward(f, algorithm, parallel_for);
+Status lfilter(const LFilter<Half>& f, Algorithm algorithm, const Context& context) noexcept {
+  return forward(f, algorithm, context);
 }
-Status lfilter(const LFilter<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return forward(f, algorithm, parallel_for);
+Status lfilter(const LFilter<BFloat16>& f, Algorithm algorithm, const Context& context) noexcept {
+  return forward(f, algorithm, context);
 }
 Status lfilter(const LFilter<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
-               ParallelFor parallel_for) noexcept {
+               const Context& context) noexcept {
   LFilter<Complex, Complex> g{f.batch,         f.samples,       f.b_length,       f.a_length,      as_complex(f.x),
                               as_complex(f.b), as_complex(f.a), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
-  return Forward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+  return Forward<Complex, Complex>(g, order_of(f.b_length, f.a_length), context).run(algorithm);
 }
 
-Status lfilter_backward(const LFilterBackward<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return backward(f, algorithm, parallel_for);
+Status lfilter_backward(const LFilterBackward<float>& f, Algorithm algorithm, const Context& context) noexcept {
+  return backward(f, algorithm, context);
 }
-Status lfilter_backward(const LFilterBackward<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return backward(f, algorithm, parallel_for);
+Status lfilter_backward(const LFilterBackward<double>& f, Algorithm algorithm, const Context& context) noexcept {
+  return backward(f, algorithm, context);
 }
-Status lfilter_backward(const LFilterBackward<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return backward(f, algorithm, parallel_for);
+Status lfilter_backward(const LFilterBackward<Half>& f, Algorithm algorithm, const Context& context) noexcept {
+  return backward(f, algorithm, context);
 }
-Status lfilter_backward(const LFilterBackward<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return backward(f, algorithm, parallel_for);
+Status lfilter_backward(const LFilterBackward<BFloat16>& f, Algorithm algorithm, const Context& context) noexcept {
+  return backward(f, algorithm, context);
 }
 Status lfilter_backward(const LFilterBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
-                        ParallelFor parallel_for) noexcept {
+                        const Context& context) noexcept {
   LFilterBackward<Complex, Complex> g{f.batch,          f.samples,         f.b_length,       f.a_length,
                                       as_complex(f.gy), as_complex(f.gzf), as_complex(f.x),  as_complex(f.y),
                                       as_complex(f.b),  as_complex(f.a),   as_complex(f.gx), as_complex(f.gb),
                                       as_complex(f.ga), as_complex(f.gzi)};
-  return Backward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, parallel_for);
+  return Backward<Complex, Complex>(g, order_of(f.b_length, f.a_length)).run(algorithm, context);
 }
 
 }  // namespace torch_iir::TORCH_IIR_ISA

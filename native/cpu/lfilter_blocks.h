@@ -22,8 +22,7 @@ constexpr int block_table_size(int b_order, int a_order) { return (b_order + blo
 
 // X (b_order + block columns) and then Y (past_columns(a_order), the oldest output's first). `h` receives the impulse
 // response of 1/A.
-void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables,
-                        double (&h)[block]) {
+void build_block_tables(const double* b, int b_order, const double* a, int a_order, double* tables, double* h) {
   for (int n = 0; n < block; ++n) {
     h[n] = n == 0;
     for (int k = 1; k <= n && k <= a_order; ++k) h[n] -= a[k] * h[n - k];

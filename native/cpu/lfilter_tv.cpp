@@ -184,21 +184,25 @@ void read_state(const Rows<const State>& rows, const Batch& batch, std::int64_t 
 template <class Sample, class Coefficient, class State>
 class Forward {
  public:
-  explicit Forward(const LFilterTV<Sample, Coefficient, State>& f)
-      : f_(f), order_(f.a.largest_lag()), lag_(f.b ? f.b.largest_lag() : 0), b_length_(f.b ? f.b.length : 0) {}
+  Forward(const LFilterTV<Sample, Coefficient, State>& f, const Context& context)
+      : f_(f),
+        context_(context),
+        order_(f.a.largest_lag()),
+        lag_(f.b ? f.b.largest_lag() : 0),
+        b_length_(f.b ? f.b.length : 0) {}
 
-  Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
+  Status run(Algorithm algorithm) {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
     algorithm = chosen<Sample>(algorithm, rows, f_.samples, order_);
     if (!takes<Sample>(algorithm, order_)) return Status::unsupported;
     Status status;
     if (algorithm == Algorithm::rows) {
-      status = for_groups(parallel_for, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
+      status = for_groups(context_, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
         return group_rows(first, static_cast<int>(count));
       });
     } else {
-      status = for_groups(parallel_for, rows, 1, f_.samples, [&](std::int64_t row, std::int64_t) {
+      status = for_groups(context_, rows, 1, f_.samples, [&](std::int64_t row, std::int64_t) {
         return algorithm == Algorithm::segments ? segments_row(row) : chunks_row(row, algorithm == Algorithm::blocks);
       });
     }
@@ -275,7 +279,7 @@ class Forward {
 
   bool chunks_row(std::int64_t row, bool blocks) {
     Chunks chunks(*this, blocks);
-    Scratch scratch(chunks.bytes() + Scratch::bytes<State>(static_cast<std::size_t>(order_)));
+    Scratch scratch(chunks.bytes() + Scratch::bytes<State>(static_cast<std::size_t>(order_)), context_, row);
     if (!scratch) return false;
     chunks.take(scratch);
     State* z = scratch.take<State>(static_cast<std::size_t>(order_));
@@ -306,9 +310,10 @@ class Forward {
     const std::size_t tile = static_cast<std::size_t>(longest) * lanes;
     Drive<Sample, Coefficient, double> drive(lag_, b_length_, longest);
     Scratch scratch(drive.bytes() + Scratch::bytes<T>(tile) + Scratch::bytes<T>(tile * length) +
-                    Scratch::bytes<double>(divided ? tile : 0) + Scratch::bytes<double>(in_place ? 0 : tile) +
-                    Scratch::bytes<double>(in_place ? 0 : tile * length) +
-                    Scratch::bytes<double>(tile + static_cast<std::size_t>(order_) * lanes));
+                        Scratch::bytes<double>(divided ? tile : 0) + Scratch::bytes<double>(in_place ? 0 : tile) +
+                        Scratch::bytes<double>(in_place ? 0 : tile * length) +
+                        Scratch::bytes<double>(tile + static_cast<std::size_t>(order_) * lanes),
+                    context_, first / lanes);
     if (!scratch) return false;
     drive.take(scratch);
     T *in = scratch.take<T>(tile), *taps = scratch.take<T>(tile * length);
@@ -411,8 +416,9 @@ class Forward {
     Chunks chunks(*this, false);
     Drive<Sample, Coefficient, double> drive(lag_, b_length_, longest);
     Scratch scratch(chunks.bytes() + drive.bytes() + Scratch::bytes<T>(tile) + Scratch::bytes<T>(tile * length) +
-                    Scratch::bytes<double>(divided ? tile : 0) + Scratch::bytes<double>(f_.b ? tile : 0) +
-                    Scratch::bytes<double>(in_place ? 0 : tile * length));
+                        Scratch::bytes<double>(divided ? tile : 0) + Scratch::bytes<double>(f_.b ? tile : 0) +
+                        Scratch::bytes<double>(in_place ? 0 : tile * length),
+                    context_, row);
     if (!scratch) return false;
     chunks.take(scratch);
     drive.take(scratch);
@@ -467,6 +473,7 @@ class Forward {
   }
 
   const LFilterTV<Sample, Coefficient, State>& f_;
+  const Context& context_;
   int order_, lag_, b_length_;
   bool divided_by_zero_ = false;
 };
@@ -1025,13 +1032,13 @@ LFilterTVBackward<Complex, Complex, Complex> with_complex(
 
 }  // namespace
 
-#define TORCH_IIR_LFILTER_TV(...)                                                                              \
-  Status lfilter_tv(const LFilterTV<__VA_ARGS__>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept { \
-    return Forward<__VA_ARGS__>(f).run(algorithm, parallel_for);                                               \
-  }                                                                                                            \
-  Status lfilter_tv_backward(const LFilterTVBackward<__VA_ARGS__>& f, Algorithm algorithm,                     \
-                             ParallelFor parallel_for) noexcept {                                              \
-    return Backward<__VA_ARGS__>(f).run(algorithm, parallel_for);                                              \
+#define TORCH_IIR_LFILTER_TV(...)                                                                            \
+  Status lfilter_tv(const LFilterTV<__VA_ARGS__>& f, Algorithm algorithm, const Context& context) noexcept { \
+    return Forward<__VA_ARGS__>(f, context).run(algorithm);                                                  \
+  }                                                                                                          \
+  Status lfilter_tv_backward(const LFilterTVBackward<__VA_ARGS__>& f, Algorithm algorithm,                   \
+                             const Context& context) noexcept {                                              \
+    return Backward<__VA_ARGS__>(f).run(algorithm, context);                                                 \
   }
 TORCH_IIR_LFILTER_TV(float, float, double)
 TORCH_IIR_LFILTER_TV(float, double, double)
@@ -1042,12 +1049,12 @@ TORCH_IIR_LFILTER_TV(BFloat16, BFloat16, double)
 TORCH_IIR_LFILTER_TV(BFloat16, double, double)
 
 Status lfilter_tv(const LFilterTV<std::complex<double>, std::complex<double>, std::complex<double>>& f,
-                  Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Forward<Complex, Complex, Complex>(with_complex(f)).run(algorithm, parallel_for);
+                  Algorithm algorithm, const Context& context) noexcept {
+  return Forward<Complex, Complex, Complex>(with_complex(f), context).run(algorithm);
 }
 Status lfilter_tv_backward(const LFilterTVBackward<std::complex<double>, std::complex<double>, std::complex<double>>& f,
-                           Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Backward<Complex, Complex, Complex>(with_complex(f)).run(algorithm, parallel_for);
+                           Algorithm algorithm, const Context& context) noexcept {
+  return Backward<Complex, Complex, Complex>(with_complex(f)).run(algorithm, context);
 }
 
 }  // namespace torch_iir::TORCH_IIR_ISA

@@ -19,14 +19,19 @@ MatrixView matrix_of(const Problem& f, std::int64_t row) {
 // work(bank, row) for each matrix, which the `sharing` rows from `row` on have in common. Status::unsupported if one of
 // them is no bank, before any work.
 template <class Problem, class Work>
-Status for_banks(const Problem& f, std::int64_t sharing, Work work) {
+Status for_banks(const Problem& f, std::int64_t sharing, const Context& context, Work work) {
   const std::int64_t rows = f.batch.rows();
   const auto each = [&](auto&& use) {
     for (std::int64_t row = 0; row < rows; row += sharing) {
-      Scratch scratch(Bank::bytes(f.m, f.n));
+      Scratch scratch(Scratch::bytes<Bank>(1) + Bank::bytes(f.m, f.n), context, 0);  // a plan has one matrix
+      if (context.step == Step::measure) return use(Bank::largest_of(f.m, f.n), row);
       if (!scratch) return Status::out_of_memory;
-      Bank bank;
-      if (!bank.build(scratch, matrix_of(f, row))) return Status::unsupported;
+      Bank& bank = *scratch.take<Bank>(1);
+      if (context.loads()) {
+        bank = Bank();
+        if (!bank.build(scratch, matrix_of(f, row))) return Status::unsupported;
+      }
+      if (!context.runs()) continue;
       if (const Status status = use(bank, row); status != Status::ok) return status;
     }
     return Status::ok;
@@ -53,7 +58,7 @@ void for_columns(std::int64_t k, std::int64_t first, std::int64_t last, Work wor
 inline constexpr std::int64_t columns_per_task = 64;
 
 template <class Sample>
-Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
+Status newton(NNLS<Sample> f, const Context& context) {
   // What ended how decides about x under a prior, wanted or not.
   Scratch outcomes(f.outcome ? 0 : Scratch::bytes<Outcome>(f.batch.rows() * f.k));
   if (!outcomes) return Status::out_of_memory;
@@ -67,13 +72,14 @@ Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
   }
   const std::int64_t sharing = share(
       f.batch, f.a, {f.a.stride, f.b.stride, f.mu.stride, f.prior.stride, f.x.stride, f.dual.stride, f.outcome.stride});
-  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row) {
+  return for_banks(f, sharing, context, [&](const Bank& bank, std::int64_t row) {
     const auto work = [&](std::int64_t first, std::int64_t last) {
+      const std::int64_t group = 1 + first / columns_per_task;  // no two ranges begin closer together
       first += row * f.k;
       last += row * f.k;
-      bool done = !f.prior || Newton<Sample, true>(f, bank).run(first, last, false, false);
-      done = done && Newton<Sample, false>(f, bank).run(first, last, bool(f.prior), false);
-      done = done && Newton<Sample, false>(f, bank).run(first, last, true, true);
+      bool done = !f.prior || Newton<Sample, true>(f, bank, context).run(first, last, group, false, false);
+      done = done && Newton<Sample, false>(f, bank, context).run(first, last, group, bool(f.prior), false);
+      done = done && Newton<Sample, false>(f, bank, context).run(first, last, group, true, true);
       if (!done) return false;
       for_columns(f.k, first, last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
         if (f.prior) {
@@ -84,15 +90,16 @@ Status newton(NNLS<Sample> f, const ParallelFor& parallel_for) {
       });
       return true;
     };
-    return for_ranges(parallel_for, sharing * f.k, columns_per_task, work);
+    if (context.step == Step::measure) return work(f.k - 1, f.k) ? Status::ok : Status::out_of_memory;
+    return for_ranges(context, sharing * f.k, columns_per_task, work);
   });
 }
 
 template <class Sample>
-Status banded_derivative(NNLSDerivative<Sample> f, const ParallelFor& parallel_for) {
+Status banded_derivative(NNLSDerivative<Sample> f, const Context& context) {
   const std::int64_t sharing =
       share(f.batch, f.a, {f.a.stride, f.mu.stride, f.w.stride, f.g.stride, f.h.stride, f.u.stride, f.p.stride});
-  return for_banks(f, sharing, [&](const Bank& bank, std::int64_t row) {
+  return for_banks(f, sharing, context, [&](const Bank& bank, std::int64_t row) {
     const auto work = [&](std::int64_t first, std::int64_t last) {
       bool done = true;
       for_columns(f.k, row * f.k + first, row * f.k + last, [&](std::int64_t at, std::int64_t begin, std::int64_t end) {
@@ -100,34 +107,36 @@ Status banded_derivative(NNLSDerivative<Sample> f, const ParallelFor& parallel_f
       });
       return done;
     };
-    return for_ranges(parallel_for, sharing * f.k, columns_per_task, work);
+    return for_ranges(context, sharing * f.k, columns_per_task, work);
   });
 }
 
 template <class Sample>
-Status run(const NNLS<Sample>& f, NNLSSolver solver, const ParallelFor& parallel_for) {
+Status run(const NNLS<Sample>& f, NNLSSolver solver, const Context& context) {
   if (f.batch.rows() == 0 || f.k == 0) return Status::ok;
   const bool any_matrix = solver != NNLSSolver::newton && !f.prior;
   if (solver == NNLSSolver::projected_gradient) {
-    return any_matrix ? projected_gradient(f, parallel_for) : Status::unsupported;
+    return any_matrix ? projected_gradient(f, context) : Status::unsupported;
   }
-  const Status status = newton(f, parallel_for);
-  return status == Status::unsupported && any_matrix ? projected_gradient(f, parallel_for) : status;
+  const Status status = newton(f, context);
+  return status == Status::unsupported && any_matrix ? projected_gradient(f, context) : status;
 }
 
 template <class Sample>
-Status run(const NNLSDerivative<Sample>& f, NNLSSolver solver, const ParallelFor& parallel_for) {
+Status run(const NNLSDerivative<Sample>& f, NNLSSolver solver, const Context& context) {
   if (f.batch.rows() == 0 || f.k == 0) return Status::ok;
-  if (solver == NNLSSolver::projected_gradient) return dense_derivative(f, parallel_for);
-  const Status status = banded_derivative(f, parallel_for);
-  return status == Status::unsupported && solver == NNLSSolver::automatic ? dense_derivative(f, parallel_for) : status;
+  if (solver == NNLSSolver::projected_gradient) return dense_derivative(f, context);
+  const Status status = banded_derivative(f, context);
+  return status == Status::unsupported && solver == NNLSSolver::automatic ? dense_derivative(f, context) : status;
 }
 
 }  // namespace
 
-#define TORCH_IIR_NNLS(Sample)                                                                      \
-  Status nnls(const NNLS<Sample>& f, NNLSSolver s, ParallelFor p) noexcept { return run(f, s, p); } \
-  Status nnls_derivative(const NNLSDerivative<Sample>& f, NNLSSolver s, ParallelFor p) noexcept { return run(f, s, p); }
+#define TORCH_IIR_NNLS(Sample)                                                                         \
+  Status nnls(const NNLS<Sample>& f, NNLSSolver s, const Context& c) noexcept { return run(f, s, c); } \
+  Status nnls_derivative(const NNLSDerivative<Sample>& f, NNLSSolver s, const Context& c) noexcept {   \
+    return run(f, s, c);                                                                               \
+  }
 
 TORCH_IIR_NNLS(float)
 TORCH_IIR_NNLS(double)

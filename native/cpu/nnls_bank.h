@@ -32,6 +32,14 @@ class Bank {
            Scratch::bytes<std::int64_t>(2 * padded(m)) + 2 * Scratch::bytes<double>(padded(m));
   }
 
+  // As much as any bank of that size: what memory is measured by.
+  static Bank largest_of(std::int64_t m, std::int64_t n) {
+    Bank bank;
+    bank.rows = padded(m);
+    bank.columns = bank.filled = n;
+    return bank;
+  }
+
   // Says whether the matrix is banded; the object is of use only then.
   bool build(Scratch& scratch, const MatrixView& a) {
     columns = a.n;

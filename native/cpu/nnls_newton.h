@@ -57,15 +57,15 @@ struct Unit {
 template <class Sample, bool entropy>
 class Newton {
  public:
-  Newton(const NNLS<Sample>& f, const Bank& bank) : f_(f), bank_(bank) {}
+  Newton(const NNLS<Sample>& f, const Bank& bank, const Context& context) : f_(f), bank_(bank), context_(context) {}
 
-  // Solves the columns [first, last), all of which have this bank, or those of them that failed before. False if there
-  // was no memory.
-  bool run(std::int64_t first, std::int64_t last, bool only_failed, bool careful) {
+  // Solves the columns [first, last), all of which have this bank, or those of them that failed before, in the memory
+  // of group number `group`. False if there was none.
+  bool run(std::int64_t first, std::int64_t last, std::int64_t group, bool only_failed, bool careful) {
     const std::int64_t tile = bank_.rows * lanes;
     constexpr int tiles = entropy ? 11 : 9;
     const std::size_t prior_tile = entropy ? static_cast<std::size_t>(bank_.filled * lanes) : 0;
-    Scratch scratch(tiles * Scratch::bytes<double>(tile) + Scratch::bytes<double>(prior_tile));
+    Scratch scratch(tiles * Scratch::bytes<double>(tile) + Scratch::bytes<double>(prior_tile), context_, group);
     if (!scratch) return false;
     b_ = scratch.take<double>(tile);
     for (State* state : {&now_, &next_}) {
@@ -348,6 +348,7 @@ class Newton {
 
   const NNLS<Sample>& f_;
   const Bank& bank_;
+  const Context& context_;
   std::int64_t next_column_ = 0, last_column_ = 0;
   bool only_failed_ = false, careful_ = false;
   int active_ = 0;

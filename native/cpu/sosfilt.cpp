@@ -12,6 +12,13 @@
 #include "torch_iir/lfilter.h"
 
 namespace torch_iir::TORCH_IIR_ISA {
+
+// A single section is a filter of order 2: lfilter.cpp.
+Status lfilter(const LFilter<float>&, Algorithm, const Context&) noexcept;
+Status lfilter(const LFilter<double>&, Algorithm, const Context&) noexcept;
+Status lfilter(const LFilter<Half>&, Algorithm, const Context&) noexcept;
+Status lfilter(const LFilter<BFloat16>&, Algorithm, const Context&) noexcept;
+
 namespace {
 
 inline constexpr int order = 2;            // of a section
@@ -215,22 +222,23 @@ void to_waves(const Section<double>* section, const double* z, int sections, Wav
 template <class Sample, class State>
 class Forward {
  public:
-  explicit Forward(const SOSFilt<Sample, State>& f) : f_(f), cascades_{f_.batch, f_.sos, f.sections} {
+  Forward(const SOSFilt<Sample, State>& f, const Context& context)
+      : f_(f), context_(context), cascades_{f_.batch, f_.sos, f.sections} {
     share(f_.batch, f_.x, {f_.sos.stride, f_.zi.stride, f_.y.stride, f_.zf.stride, f_.x.stride});
   }
 
-  Status run(Algorithm algorithm, const ParallelFor& parallel_for) {
+  Status run(Algorithm algorithm) {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
-    if (cascades_.some_a0_is_zero()) return Status::zero_a0;
+    if (context_.loads() && cascades_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
     if (!takes<State>(algorithm, f_.sections)) return Status::unsupported;
     if constexpr (std::is_same_v<State, double>) {
-      if (algorithm == Algorithm::segments) return torch_iir::lfilter(as_lfilter(), algorithm, parallel_for);
+      if (algorithm == Algorithm::segments) return lfilter(as_lfilter(), algorithm, context_);
     }
     const std::int64_t group = algorithm == Algorithm::rows ? lanes : 1;
-    return for_groups(parallel_for, rows, group, f_.samples * f_.sections, [&](std::int64_t row, std::int64_t count) {
+    return for_groups(context_, rows, group, f_.samples * f_.sections, [&](std::int64_t row, std::int64_t count) {
       if constexpr (std::is_same_v<State, double>) {
         if (algorithm == Algorithm::rows) return group_rows(row, static_cast<int>(count));
         if (algorithm == Algorithm::wavefront) return f_.sections <= 4 ? wavefront_row<4>(row) : wavefront_row<8>(row);
@@ -256,14 +264,20 @@ class Forward {
   bool direct_row(std::int64_t row) const {
     const auto sections = static_cast<std::size_t>(f_.sections);
     Scratch scratch(Scratch::bytes<Section<State>>(sections) + Scratch::bytes<State>(order * sections) +
-                    Scratch::bytes<State>(stretch));
+                        Scratch::bytes<State>(stretch),
+                    context_, row);
     if (!scratch) return false;
     auto* section = scratch.take<Section<State>>(sections);
     State *z = scratch.take<State>(order * sections), *u = scratch.take<State>(stretch);
-    cascades_.read_row(row, section);
-    read_states(f_.batch, f_.zi, row, f_.sections, z);
-    const Sample* x = f_.x.row(f_.batch, row);
-    Sample* y = f_.y.row(f_.batch, row);
+    if (context_.loads()) {
+      cascades_.read_row(row, section);
+      read_states(f_.batch, f_.zi, row, f_.sections, z);
+    }
+    if (context_.runs()) run_direct(f_.x.row(f_.batch, row), f_.y.row(f_.batch, row), section, z, u);
+    if (context_.stores()) write_states(f_.batch, f_.zf, row, f_.sections, z);
+    return true;
+  }
+  void run_direct(const Sample* x, Sample* y, const Section<State>* section, State* z, State* u) const {
     for (std::int64_t t = 0; t < f_.samples; t += stretch) {
       const int count = f_.samples - t < stretch ? static_cast<int>(f_.samples - t) : stretch;
       read_samples(u, x + t * f_.x.step, f_.x.step, count);
@@ -272,62 +286,84 @@ class Forward {
       }
       write_samples(y + t * f_.y.step, f_.y.step, u, count);
     }
-    write_states(f_.batch, f_.zf, row, f_.sections, z);
-    return true;
   }
 
   template <int depth>
   bool wavefront_row(std::int64_t row) const {
     const auto sections = static_cast<std::size_t>(f_.sections), waves = (sections + depth - 1) / depth;
     Scratch scratch(Scratch::bytes<Section<State>>(sections) + Scratch::bytes<State>(order * sections) +
-                    Scratch::bytes<WaveSections<depth>>(waves) + Scratch::bytes<Wave<depth>>(order * waves) +
-                    Scratch::bytes<double>(long_stretch));
+                        Scratch::bytes<WaveSections<depth>>(waves) + Scratch::bytes<Wave<depth>>(order * waves) +
+                        Scratch::bytes<double>(long_stretch),
+                    context_, row);
     if (!scratch) return false;
     auto* section = scratch.take<Section<State>>(sections);
     State* z = scratch.take<State>(order * sections);
     auto* wave = scratch.take<WaveSections<depth>>(waves);
     auto* states = scratch.take<Wave<depth>>(order * waves);
     double* u = scratch.take<double>(long_stretch);
-    cascades_.read_row(row, section);
-    read_states(f_.batch, f_.zi, row, f_.sections, z);
-    to_waves(section, z, f_.sections, wave, states);
-    const Sample* x = f_.x.row(f_.batch, row);
-    Sample* y = f_.y.row(f_.batch, row);
-    for (std::int64_t t = 0; t < f_.samples; t += long_stretch) {
-      const int count = f_.samples - t < long_stretch ? static_cast<int>(f_.samples - t) : long_stretch;
-      read_samples(u, x + t * f_.x.step, f_.x.step, count);
-      for (std::size_t w = 0; w < waves; ++w) wave_filter<false>(u, u, count, wave[w], states + order * w, nullptr);
-      write_samples(y + t * f_.y.step, f_.y.step, u, count);
+    if (context_.loads()) {
+      cascades_.read_row(row, section);
+      read_states(f_.batch, f_.zi, row, f_.sections, z);
+      to_waves(section, z, f_.sections, wave, states);
     }
+    if (context_.runs()) run_waves(f_.x.row(f_.batch, row), f_.y.row(f_.batch, row), wave, waves, states, u);
+    if (!context_.stores()) return true;
     for (int s = 0; s < f_.sections; ++s) {
       for (int k = 0; k < order; ++k) z[s * order + k] = states[s / depth * order + k].of(s % depth);
     }
     write_states(f_.batch, f_.zf, row, f_.sections, z);
     return true;
   }
+  template <int depth>
+  void run_waves(const Sample* x, Sample* y, const WaveSections<depth>* wave, std::size_t waves, Wave<depth>* states,
+                 double* u) const {
+    for (std::int64_t t = 0; t < f_.samples; t += long_stretch) {
+      const int count = f_.samples - t < long_stretch ? static_cast<int>(f_.samples - t) : long_stretch;
+      read_samples(u, x + t * f_.x.step, f_.x.step, count);
+      for (std::size_t w = 0; w < waves; ++w) wave_filter<false>(u, u, count, wave[w], states + order * w, nullptr);
+      write_samples(y + t * f_.y.step, f_.y.step, u, count);
+    }
+  }
 
   // Rows in lanes; the last group may have lanes to spare. A tile passes through one section after the other.
   bool group_rows(std::int64_t first, int used) const {
     const auto sections = static_cast<std::size_t>(f_.sections);
     Scratch scratch(TileCascade::bytes(sections) + Scratch::bytes<double>(order * sections * lanes) +
-                    Scratch::bytes<double>(sections * lanes) + Scratch::bytes<double>(tile_rows * lanes));
+                        Scratch::bytes<double>(sections * lanes) + Scratch::bytes<double>(tile_rows * lanes),
+                    context_, first / lanes);
     if (!scratch) return false;
     TileCascade cascade(scratch, f_.sections);
     double *z = scratch.take<double>(order * sections * lanes), *scale = scratch.take<double>(sections * lanes);
     double* tile = scratch.take<double>(tile_rows * lanes);
+    if (context_.loads()) {
+      for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+        const std::int64_t row = first + (lane < used ? lane : used - 1);
+        cascades_.read_row(row, cascade.section);
+        make_monic(cascade.section, f_.sections, cascade.scale);
+        cascade.set_lane(lane);
+        states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, cascade.scale, z);
+        for (int s = 0; s < f_.sections; ++s) scale[s * lanes + lane] = cascade.scale[s];
+      }
+      cascade.look_at_gains();
+    }
+    if (context_.runs()) run_group(first, used, cascade, z, tile);
+    for (int lane = 0; context_.stores() && f_.zf && lane < used; ++lane) {
+      State* to = f_.zf.row(f_.batch, first + lane);
+      for (int s = 0; s < f_.sections; ++s) {
+        for (int k = 0; k < order; ++k)
+          to[s * f_.zf.down + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
+      }
+    }
+    return true;
+  }
+  void run_group(std::int64_t first, int used, const TileCascade& cascade, double* z, double* tile) const {
     const Sample* x[lanes];
     Sample* y[lanes];
-    for (int lane = 0; lane < lanes; ++lane) {  // lanes without a row repeat the last one and are not stored
+    for (int lane = 0; lane < lanes; ++lane) {
       const std::int64_t row = first + (lane < used ? lane : used - 1);
       x[lane] = f_.x.row(f_.batch, row);
       y[lane] = f_.y.row(f_.batch, row);
-      cascades_.read_row(row, cascade.section);
-      make_monic(cascade.section, f_.sections, cascade.scale);
-      cascade.set_lane(lane);
-      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, cascade.scale, z);
-      for (int s = 0; s < f_.sections; ++s) scale[s * lanes + lane] = cascade.scale[s];
     }
-    cascade.look_at_gains();
     const bool shared = all_the_same(x);
     const int last = f_.sections - 1;
     for (std::int64_t t = 0; t < f_.samples; t += tile_rows) {
@@ -338,17 +374,10 @@ class Forward {
                      [&](auto produce) { store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, produce); });
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     }
-    for (int lane = 0; f_.zf && lane < used; ++lane) {
-      State* to = f_.zf.row(f_.batch, first + lane);
-      for (int s = 0; s < f_.sections; ++s) {
-        for (int k = 0; k < order; ++k)
-          to[s * f_.zf.down + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
-      }
-    }
-    return true;
   }
 
   SOSFilt<Sample, State> f_;
+  const Context& context_;
   Cascades<State> cascades_;
 };
 
@@ -672,43 +701,43 @@ class Backward {
 
 }  // namespace
 
-Status sosfilt(const SOSFilt<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Forward<float, double>(f).run(algorithm, parallel_for);
+Status sosfilt(const SOSFilt<float>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Forward<float, double>(f, context).run(algorithm);
 }
-Status sosfilt(const SOSFilt<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Forward<double, double>(f).run(algorithm, parallel_for);
+Status sosfilt(const SOSFilt<double>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Forward<double, double>(f, context).run(algorithm);
 }
-Status sosfilt(const SOSFilt<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Forward<Half, double>(f).run(algorithm, parallel_for);
+Status sosfilt(const SOSFilt<Half>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Forward<Half, double>(f, context).run(algorithm);
 }
-Status sosfilt(const SOSFilt<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Forward<BFloat16, double>(f).run(algorithm, parallel_for);
+Status sosfilt(const SOSFilt<BFloat16>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Forward<BFloat16, double>(f, context).run(algorithm);
 }
 Status sosfilt(const SOSFilt<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
-               ParallelFor parallel_for) noexcept {
+               const Context& context) noexcept {
   const SOSFilt<Complex, Complex> g{f.batch,           f.samples,        f.sections,      as_complex(f.x),
                                     as_complex(f.sos), as_complex(f.zi), as_complex(f.y), as_complex(f.zf)};
-  return Forward<Complex, Complex>(g).run(algorithm, parallel_for);
+  return Forward<Complex, Complex>(g, context).run(algorithm);
 }
 
-Status sosfilt_backward(const SOSFiltBackward<float>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Backward<float, double>(f).run(algorithm, parallel_for);
+Status sosfilt_backward(const SOSFiltBackward<float>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Backward<float, double>(f).run(algorithm, context);
 }
-Status sosfilt_backward(const SOSFiltBackward<double>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Backward<double, double>(f).run(algorithm, parallel_for);
+Status sosfilt_backward(const SOSFiltBackward<double>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Backward<double, double>(f).run(algorithm, context);
 }
-Status sosfilt_backward(const SOSFiltBackward<Half>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Backward<Half, double>(f).run(algorithm, parallel_for);
+Status sosfilt_backward(const SOSFiltBackward<Half>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Backward<Half, double>(f).run(algorithm, context);
 }
-Status sosfilt_backward(const SOSFiltBackward<BFloat16>& f, Algorithm algorithm, ParallelFor parallel_for) noexcept {
-  return Backward<BFloat16, double>(f).run(algorithm, parallel_for);
+Status sosfilt_backward(const SOSFiltBackward<BFloat16>& f, Algorithm algorithm, const Context& context) noexcept {
+  return Backward<BFloat16, double>(f).run(algorithm, context);
 }
 Status sosfilt_backward(const SOSFiltBackward<std::complex<double>, std::complex<double>>& f, Algorithm algorithm,
-                        ParallelFor parallel_for) noexcept {
+                        const Context& context) noexcept {
   const SOSFiltBackward<Complex, Complex> g{f.batch,           f.samples,          f.sections,        as_complex(f.gy),
                                             as_complex(f.gzf), as_complex(f.x),    as_complex(f.sos), as_complex(f.zi),
                                             as_complex(f.gx),  as_complex(f.gsos), as_complex(f.gzi)};
-  return Backward<Complex, Complex>(g).run(algorithm, parallel_for);
+  return Backward<Complex, Complex>(g).run(algorithm, context);
 }
 
 }  // namespace torch_iir::TORCH_IIR_ISA

@@ -80,8 +80,8 @@ Status run(const SpectralProduct<Value, Sum>& f, const ParallelFor& parallel_for
 
 }  // namespace
 
-Status spectral_product(const SpectralProduct<float>& f, ParallelFor p) noexcept { return run(f, p); }
-Status spectral_product(const SpectralProduct<double>& f, ParallelFor p) noexcept { return run(f, p); }
-Status spectral_product(const SpectralProduct<float, double>& f, ParallelFor p) noexcept { return run(f, p); }
+Status spectral_product(const SpectralProduct<float>& f, const Context& c) noexcept { return run(f, c); }
+Status spectral_product(const SpectralProduct<double>& f, const Context& c) noexcept { return run(f, c); }
+Status spectral_product(const SpectralProduct<float, double>& f, const Context& c) noexcept { return run(f, c); }
 
 }  // namespace torch_iir::TORCH_IIR_ISA

@@ -325,6 +325,7 @@ void check(Status status, Algorithm algorithm, const char* a0) {
     case Status::unsupported:
       STD_TORCH_CHECK(false, "algorithm \"", algorithm_names[static_cast<int>(algorithm)],
                       "\" is forced, and cannot run this filter");
+    default: STD_TORCH_CHECK(false, message(status));  // of plans, which operators do not make
   }
 }
 

@@ -64,8 +64,8 @@ struct BFloat16 {
 };
 
 // How a kernel spreads independent ranges of work over threads: `run` calls body(argument, first, last) for ranges that
-// cover [0, count), each at least `grain` long where there is that much, from any threads, and returns when all are
-// done. The default runs everything on the calling thread.
+// cover [0, count), each at least `grain` long where there is that much, from any threads, at the same time or one
+// after the other, and returns when all are done. The default runs everything on the calling thread.
 struct ParallelFor {
   using Body = void (*)(void* argument, std::int64_t first, std::int64_t last);
   void (*run)(void* context, std::int64_t count, std::int64_t grain, Body body, void* argument) = nullptr;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "torch_iir/nnls.h"
 #include "torch_iir/plan.h"
@@ -29,6 +30,8 @@ enum class TieBreak : int {
   entropy,       // the smooth one, of least relative entropy to the mels spread evenly over their triangles
 };
 
+// The problem's μ is 2e-10 (double) or 1e-8 (float, and entropy) of the largest squared norm of a triangle. For
+// entropy, each frame is scaled to a largest mel of that norm over the largest weight.
 struct InverseMelOptions {
   TieBreak tie_break = TieBreak::min_norm;
   double tolerance = 0;  // at which residual a frame is solved, relative to its largest mel; 0: 1e-9 for double, else
@@ -41,7 +44,7 @@ struct InverseMelOptions {
 template <class Sample>
 class InverseMelPlan {
  public:
-  InverseMelPlan() noexcept = default;
+  TORCH_IIR_API InverseMelPlan() noexcept;
   TORCH_IIR_API InverseMelPlan(InverseMelPlan&&) noexcept;
   TORCH_IIR_API InverseMelPlan& operator=(InverseMelPlan&&) noexcept;
   TORCH_IIR_API ~InverseMelPlan();
@@ -52,16 +55,17 @@ class InverseMelPlan {
                             const InverseMelOptions& = {}) noexcept;
   explicit operator bool() const noexcept { return made_ != nullptr; }
 
-  // mel [n_mels, frames] to spectrum [n_freqs, frames]. Frames that are not finite become NaN.
+  // mel [n_mels, frames] to spectrum [n_freqs, frames], of any strides, not in place. Frames that are not finite become
+  // NaN. How long a frame takes depends on its values.
   TORCH_IIR_API Status run(const View<const Sample>& mel, const View<Sample>& spectrum) noexcept;
 
-  // How frame number `frame` of the last run ended, and how many of them failed.
+  // How frame number `frame` of the last run ended (failed, where there was none), and how many of them failed.
   TORCH_IIR_API Outcome outcome(std::int64_t frame) const noexcept;
   TORCH_IIR_API std::int64_t failed() const noexcept;
 
  private:
   struct Made;
-  Made* made_ = nullptr;
+  std::unique_ptr<Made> made_;
 };
 
 extern template class InverseMelPlan<float>;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "torch_iir/plan.h"
 
@@ -16,7 +17,7 @@ namespace torch_iir {
 template <class Sample>
 class LFilterPlan {
  public:
-  LFilterPlan() noexcept = default;
+  TORCH_IIR_API LFilterPlan() noexcept;
   TORCH_IIR_API LFilterPlan(LFilterPlan&&) noexcept;
   TORCH_IIR_API LFilterPlan& operator=(LFilterPlan&&) noexcept;
   TORCH_IIR_API ~LFilterPlan();
@@ -31,7 +32,7 @@ class LFilterPlan {
   // The same with a pointer for each channel and one for each output, in row-major order; their samples are neighbours.
   TORCH_IIR_API Status run(const Sample* const* x, Sample* const* y, std::int64_t samples) noexcept;
 
-  // Other coefficients of the same shapes, from the next run on. The state stays what it is.
+  // Other coefficients, of the very sizes of those that make() was given, from the next run on. The state stays.
   TORCH_IIR_API Status set_coefficients(const View<const double>& b, const View<const double>& a) noexcept;
 
   // The state, as zi and zf of lfilter: [..., order], which broadcasts to [outputs…, order] when it is set.
@@ -47,7 +48,7 @@ class LFilterPlan {
 
  private:
   struct Made;
-  Made* made_ = nullptr;
+  std::unique_ptr<Made> made_;
 };
 
 extern template class LFilterPlan<float>;

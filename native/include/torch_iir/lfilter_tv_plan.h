@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "torch_iir/plan.h"
 
@@ -25,7 +26,7 @@ struct TimeVaryingFilter {
 template <class Sample>
 class LFilterTVPlan {
  public:
-  LFilterTVPlan() noexcept = default;
+  TORCH_IIR_API LFilterTVPlan() noexcept;
   TORCH_IIR_API LFilterTVPlan(LFilterTVPlan&&) noexcept;
   TORCH_IIR_API LFilterTVPlan& operator=(LFilterTVPlan&&) noexcept;
   TORCH_IIR_API ~LFilterTVPlan();
@@ -34,16 +35,16 @@ class LFilterTVPlan {
   explicit operator bool() const noexcept { return made_ != nullptr; }
 
   // x and y [channels…, T]; b [..., frames, b_length] and a [..., frames, a_length], whose leading dimensions broadcast
-  // to the channels. With a period of 1, frames is T, else ⌈T / period⌉ or more: one more frame is what the last one is
-  // interpolated towards, and a block that another one follows is a whole number of periods long. A single frame holds
-  // for all samples. A view of b is empty where b_length is 0, and of a where a_length is.
+  // to the channels. A period of 1: as many frames as samples. A longer one: ⌈T / period⌉ frames or more. A block that
+  // another one follows is then a whole number of periods long, and has one frame more, the next block's first, towards
+  // which its last one is interpolated. A single frame holds for all samples. {} where a length is 0.
   // Not in place where there is a b. A zero among the a[t,0] is Status::zero_a0: what was written is of no use, and the
   // plan is at rest.
   TORCH_IIR_API Status run(const View<const Sample>& x, const View<const Sample>& b, const View<const Sample>& a,
                            const View<Sample>& y) noexcept;
 
   // The state: past inputs [..., largest lag of b] and outputs [..., largest lag of a], the newest first. When they are
-  // set, leading dimensions broadcast to the channels.
+  // set, leading dimensions broadcast to the channels. {} where there is no lag.
   TORCH_IIR_API Status set_state(const View<const double>& zx, const View<const double>& zi) noexcept;
   TORCH_IIR_API Status state(const View<double>& zx, const View<double>& zf) noexcept;  // [channels…, …]
   TORCH_IIR_API Status reset() noexcept;                                                // at rest
@@ -54,7 +55,7 @@ class LFilterTVPlan {
 
  private:
   struct Made;
-  Made* made_ = nullptr;
+  std::unique_ptr<Made> made_;
 };
 
 extern template class LFilterTVPlan<float>;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "torch_iir/plan.h"
 
@@ -16,7 +17,7 @@ namespace torch_iir {
 template <class Sample>
 class SOSFiltPlan {
  public:
-  SOSFiltPlan() noexcept = default;
+  TORCH_IIR_API SOSFiltPlan() noexcept;
   TORCH_IIR_API SOSFiltPlan(SOSFiltPlan&&) noexcept;
   TORCH_IIR_API SOSFiltPlan& operator=(SOSFiltPlan&&) noexcept;
   TORCH_IIR_API ~SOSFiltPlan();
@@ -30,7 +31,7 @@ class SOSFiltPlan {
   // The same with a pointer for each channel and one for each output, in row-major order; their samples are neighbours.
   TORCH_IIR_API Status run(const Sample* const* x, Sample* const* y, std::int64_t samples) noexcept;
 
-  // Other coefficients of the same shape, from the next run on. The state stays what it is.
+  // Other coefficients, of the very sizes of those that make() was given, from the next run on. The state stays.
   TORCH_IIR_API Status set_coefficients(const View<const double>& sos) noexcept;
 
   // The state, as zi and zf of sosfilt: [..., S, 2], which broadcasts to [outputs…, S, 2] when it is set.
@@ -46,7 +47,7 @@ class SOSFiltPlan {
 
  private:
   struct Made;
-  Made* made_ = nullptr;
+  std::unique_ptr<Made> made_;
 };
 
 extern template class SOSFiltPlan<float>;

@@ -9,35 +9,38 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <type_traits>
-
-#include "torch_iir/batch.h"
 
 namespace torch_iir {
 
 inline constexpr int max_view_dims = 8;
 
-// The sizes of an array's dimensions, up to max_view_dims of them: {32, 2}. `dims` is −1 where there were more.
+// The sizes of an array's dimensions, up to max_view_dims of them: {32, 2}. Where there were more, `dims` is −1, and
+// whoever is given that says Status::wrong_shape.
 struct Sizes {
   int dims = 0;
   std::int64_t size[max_view_dims] = {};
 
   constexpr Sizes() noexcept = default;
-  constexpr Sizes(std::initializer_list<std::int64_t> sizes) noexcept
-      : Sizes(std::span<const std::int64_t>(sizes.begin(), sizes.size())) {}
+  template <std::integral... N>
+  constexpr Sizes(N... sizes) noexcept : dims(sizeof...(N) <= max_view_dims ? static_cast<int>(sizeof...(N)) : -1) {
+    int d = 0;
+    ((d < dims ? void(size[d++] = static_cast<std::int64_t>(sizes)) : void()), ...);
+  }
   constexpr explicit Sizes(std::span<const std::int64_t> sizes) noexcept
       : dims(sizes.size() <= max_view_dims ? static_cast<int>(sizes.size()) : -1) {
     if (dims > 0) std::copy(sizes.begin(), sizes.end(), size);
   }
 
   constexpr std::int64_t operator[](int d) const noexcept { return size[d]; }
-  constexpr std::int64_t count() const noexcept {  // elements of an array of these sizes
-    std::int64_t product = 1;
-    for (int d = 0; d < dims; ++d) product *= size[d];
-    return product;
+  // Elements of an array of these sizes, where they can be counted.
+  constexpr std::int64_t count() const noexcept {
+    std::uint64_t product = dims < 0 ? 0 : 1;
+    for (int d = 0; d < dims; ++d) product *= static_cast<std::uint64_t>(size[d]);
+    return static_cast<std::int64_t>(product);
   }
   friend constexpr bool operator==(const Sizes& a, const Sizes& b) noexcept {
     return a.dims == b.dims && (a.dims <= 0 || std::equal(a.size, a.size + a.dims, b.size));
@@ -54,14 +57,14 @@ struct View {
 
   // Row-major, without gaps.
   constexpr View(T* pointer, const Sizes& array) noexcept : data(pointer), sizes(array) {
-    std::int64_t step = 1;
+    std::uint64_t step = 1;
     for (int d = sizes.dims - 1; d >= 0; --d) {
-      stride[d] = step;
-      step *= sizes[d];
+      stride[d] = static_cast<std::int64_t>(step);
+      step *= static_cast<std::uint64_t>(sizes[d]);
     }
   }
 
-  // As many strides as sizes; else the view has −1 dimensions, and is refused.
+  // As many strides as sizes; else the view has −1 dimensions.
   constexpr View(T* pointer, const Sizes& array, const Sizes& strides) noexcept : data(pointer), sizes(array) {
     if (strides.dims != sizes.dims) sizes.dims = -1;
     for (int d = 0; d < sizes.dims; ++d) stride[d] = strides[d];
