@@ -210,3 +210,8 @@ def test_silence(program: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage(program: Path, arguments: list[object], sentence: str) -> None:
     assert sentence in failing(program, *arguments, code=2)
+
+
+def test_too_little_memory(program: Path) -> None:
+    limited = 'ulimit -v 400000 && exec "$0" --channels 1024 --seconds 60'
+    assert "too large for the memory" in failing(Path("sh"), "-c", limited, program, code=2)

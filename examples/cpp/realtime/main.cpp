@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <iterator>
 #include <limits>
+#include <new>
 #include <numbers>
 #include <random>
 #include <string>
@@ -237,9 +238,7 @@ void print_times(std::vector<std::int64_t> nanoseconds, double deadline) {
   print("max", 1);
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
+int run(int count, char** arguments) {
   Options options;
   if (const std::string error = parse(count, arguments, options); !error.empty()) return wrong(error + "\n" + usage);
   wav::Sound sound;
@@ -310,4 +309,14 @@ int main(int count, char** arguments) {
     if (const std::string error = wav::write(options.save, output); !error.empty()) return wrong(error);
   }
   return kept ? 0 : failure;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    return run(count, arguments);
+  } catch (const std::bad_alloc&) {
+    return wrong("the sound is too large for the memory");
+  }
 }
