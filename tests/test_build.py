@@ -1,4 +1,4 @@
-"""The build: what the libraries link, what an import costs, the native package, C++ programs that use the kernels."""
+"""The build: what the libraries link, what an import costs, the native package, the torch that it is built beside."""
 
 import importlib.util
 import os
@@ -118,14 +118,6 @@ def test_native_package_imports_no_torch() -> None:
     assert printed_by(code) == "[]"
 
 
-def test_cmake_dir() -> None:
-    directory = subprocess.run(
-        [sys.executable, "-m", "torch_iir_native", "--cmake-dir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    assert Path(directory) == torch_iir_native.cmake_dir()
-    assert (Path(directory) / "torch_iirConfig.cmake").exists()
-
-
 # --- instruction sets and algorithms
 
 
@@ -230,46 +222,7 @@ def test_native_algorithms() -> None:
         _native.lfilter(np.ones(3), [1.0], [1.0], algorithm="fastest")
 
 
-# --- building against it
-
-
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_foreign_project(tmp_path: Path) -> None:
-    (tmp_path / "CMakeLists.txt").write_text(
-        textwrap.dedent("""
-            cmake_minimum_required(VERSION 3.24)
-            project(foreign LANGUAGES CXX)
-            find_package(torch_iir 0.1 CONFIG REQUIRED)
-            add_executable(foreign foreign.cpp)
-            target_link_libraries(foreign PRIVATE torch_iir::core)
-        """)
-    )
-    (tmp_path / "foreign.cpp").write_text(
-        textwrap.dedent("""
-            #include <cstdio>
-            #include <torch_iir/lfilter.h>
-            int main() {
-              const double b[] = {1}, a[] = {1, -0.5}, x[] = {1, 0, 0};
-              double y[3];
-              torch_iir::LFilter<double> filter;
-              filter.samples = 3;
-              filter.b_length = 1;
-              filter.a_length = 2;
-              filter.x = {x};
-              filter.b = {b};
-              filter.a = {a};
-              filter.y = {y};
-              if (torch_iir::lfilter(filter) != torch_iir::Status::ok) return 1;
-              std::printf("%g %g %g\\n", y[0], y[1], y[2]);
-            }
-        """)
-    )
-    build = tmp_path / "build"
-    prefix = torch_iir_native.cmake_dir()
-    subprocess.run(["cmake", "-S", tmp_path, "-B", build, f"-Dtorch_iir_DIR={prefix}"], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
-    result = subprocess.run([build / "foreign"], check=True, capture_output=True, text=True)
-    assert result.stdout.split() == ["1", "0.5", "0.25"]
+# --- the torch that it is built beside
 
 
 @pytest.fixture
