@@ -68,7 +68,7 @@ class LFilterOwner : public ConstantFilter<LFilterPlan> {
     const auto b = to_read<double>("b", b_array), a = to_read<double>("a", a_array);
     settle(use([&](auto& plan) { return without_gil([&] { return plan.make(b, a, channels_, options_); }); }),
            meaning("b and a must have the shapes (..., len b) and (..., len a), at least one coefficient, and leading "
-                   "dimensions that broadcast with each other and with channels, got b " +
+                   "dimensions that broadcast with each other and with channels to 7 at most, got b " +
                    text(b_array) + ", a " + text(a_array) + ", channels " + text(channels_)));
     b_sizes_ = b.sizes;
     a_sizes_ = a.sizes;
@@ -106,7 +106,7 @@ class SOSFiltOwner : public ConstantFilter<SOSFiltPlan> {
     settle(
         use([&](auto& plan) { return without_gil([&] { return plan.make(sos, channels_, options_); }); }),
         meaning_of_sos("sos must have the shape (..., S, 6) with S at least 1, and leading dimensions that broadcast "
-                       "with channels, got sos " +
+                       "with channels to 6 at most, got sos " +
                        text(array) + ", channels " + text(channels_)));
     sos_sizes_ = sos.sizes;
   }

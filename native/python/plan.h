@@ -128,8 +128,8 @@ class FilterOwner : public Owner<Plan> {
     Meaning meaning;
     meaning.unsupported = cannot_run(algorithm_names[static_cast<int>(options_.algorithm)]);
     meaning.wrong_shape = shapes;
-    meaning.out_of_range = "channels must not be negative and block must be at least 1, got channels " +
-                           text(channels_) + ", block " + std::to_string(options_.block);
+    meaning.out_of_range = "channels and block must not be negative, got channels " + text(channels_) + ", block " +
+                           std::to_string(options_.block);
     return meaning;
   }
 
