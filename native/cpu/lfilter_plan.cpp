@@ -58,7 +58,7 @@ Status LFilterPlan<Sample>::make(const View<const double>& b, const View<const d
   made->b.attach(made->kernel.b);
   made->a.attach(made->kernel.a);
   const Status status = made->finish(options.algorithm == Algorithm::automatic
-                                         ? lfilter_algorithm(rows.count(), options.block, made->order)
+                                         ? lfilter_plan_algorithm(rows.count(), options.block, made->order)
                                          : options.algorithm);
   if (status == Status::ok) made_ = std::move(made);
   return status;

@@ -57,7 +57,7 @@ Status SOSFiltPlan<Sample>::make(const View<const double>& sos, const Sizes& cha
   made->sos.attach(made->kernel.sos);
   made->kernel.sos.down = coefficients;
   const Status status = made->finish(options.algorithm == Algorithm::automatic
-                                         ? sosfilt_algorithm(rows.count(), options.block, made->kernel.sections)
+                                         ? sosfilt_plan_algorithm(rows.count(), options.block, made->kernel.sections)
                                          : options.algorithm);
   if (status == Status::ok) made_ = std::move(made);
   return status;

@@ -10,6 +10,10 @@
 
 namespace torch_iir {
 
+// What `automatic` stands for in a plan, for runs of so many samples.
+Algorithm lfilter_plan_algorithm(std::int64_t rows, std::int64_t block, int order) noexcept;
+Algorithm sosfilt_plan_algorithm(std::int64_t rows, std::int64_t block, int sections) noexcept;
+
 // Kernel is LFilter<Sample> or SOSFilt<Sample>; a row's state has `state_dims` dimensions.
 template <class Kernel, class Sample, int state_dims>
 class Stream {
