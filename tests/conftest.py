@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import libraries
@@ -12,12 +14,34 @@ import torch_iir_native
 import torch_iir
 
 ISAS: list[str] = torch_iir_native.build_info()["isas"]
+
+# Read when Inductor is imported, here and in the processes that tests start. A pool of processes to compile in costs
+# more than it saves, and a compiler that this package was built with need not be tried out for this processor.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+
 ALGORITHMS = ("automatic", "direct", "rows", "segments", "blocks")
 
 
+@pytest.fixture(scope="session")
+def keep_imports() -> Callable[[], None]:
+    """Takes what was imported out of garbage collections: a million objects of torch that stay whatever is done."""
+    known = 0
+
+    def keep() -> None:
+        nonlocal known
+        if len(sys.modules) > known:
+            known = len(sys.modules)
+            gc.collect()
+            gc.freeze()
+
+    return keep
+
+
 @pytest.fixture(autouse=True)
-def fresh_start() -> Iterator[None]:
+def fresh_start(keep_imports: Callable[[], None]) -> Iterator[None]:
     """The same random numbers for every test, whatever ran before, and no compiled graphs left from it."""
+    keep_imports()
     torch.manual_seed(1234)
     yield
     if "torch._dynamo" in sys.modules:

@@ -28,6 +28,7 @@ from bench import (
     mel_to_audio,
     mels,
     report,
+    rewrites,
     runner,
 )
 from bench.compare import Expected, WrongOutputError
@@ -246,7 +247,8 @@ def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and rewritten, and run as they are then: Inductor takes seconds for each."""
     monkeypatch.setattr(_backend, "inductor", lambda gm, *arguments: gm.forward)
-    monkeypatch.setattr(backend, "PLAIN", "eager")
+    for module in (backend, rewrites):
+        monkeypatch.setattr(module, "PLAIN", "eager")
 
 
 @pytest.mark.usefixtures("torchaudio", "without_inductor")
