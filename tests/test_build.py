@@ -11,12 +11,9 @@ import textwrap
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 import torch_iir_native
-from scipy import signal
-from torch_iir_native import _native
 
 import torch_iir
 from torch_iir import _libraries
@@ -113,11 +110,6 @@ def test_import_is_quick_and_starts_no_thread() -> None:
     assert all(threads == "0" for _, threads in runs)
 
 
-def test_native_package_imports_no_torch() -> None:
-    code = "import sys, torch_iir_native; print([name for name in sys.modules if name.split('.')[0] == 'torch'])"
-    assert printed_by(code) == "[]"
-
-
 # --- instruction sets and algorithms
 
 
@@ -168,58 +160,6 @@ def test_algorithm_that_cannot_run_the_filter() -> None:
     a = torch.tensor([1.0] + [0.0] * 20)
     with torch_iir.algorithm("segments"), pytest.raises(RuntimeError, match='"segments" is forced'):
         torch.ops.torch_iir.lfilter(torch.ones(500), a, a)
-
-
-# --- the kernels on NumPy arrays
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_native_lfilter(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    b, a = signal.butter(3, 0.2)
-    memory = rng.standard_normal((4, 3, 200)).astype(dtype)
-    zi = rng.standard_normal((4, 1, 3))
-    for x in (memory, memory[:, :, ::-2], memory.transpose(1, 2, 0), memory[1:1], memory[..., :1], memory[0, 0]):
-        state = zi if x.shape[0] == 4 and x.ndim == 3 else None
-        y, zf = _native.lfilter(x, b, a, state)
-        assert y.dtype == dtype
-        assert zf.dtype == np.float64
-        if x.size == 0:
-            assert y.shape == x.shape
-            continue
-        start = np.zeros((*x.shape[:-1], 3)) if state is None else np.broadcast_to(zi, (*x.shape[:-1], 3))
-        expected, expected_zf = signal.lfilter(b, a, x.astype(np.float64), zi=start)
-        np.testing.assert_allclose(y, expected, rtol=0, atol=4 * np.finfo(dtype).eps * abs(expected).max())
-        np.testing.assert_allclose(zf, expected_zf, rtol=0, atol=1e-14 * abs(expected).max())
-
-
-def test_native_lfilter_unaligned() -> None:
-    records = np.zeros(50, dtype=np.dtype([("flag", "i1"), ("x", "f8")]))
-    records["x"] = np.random.default_rng(0).standard_normal(50)
-    y, _ = _native.lfilter(records["x"], [1.0, 0.5], [1.0, -0.5])
-    np.testing.assert_allclose(y, signal.lfilter([1.0, 0.5], [1.0, -0.5], records["x"]), atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((np.ones(3), [], [1.0]), "b must have at least one coefficient"),
-        ((np.ones(3), [1.0], []), "a must have at least one coefficient"),
-        ((np.ones(3), [1.0], [0.0, 1.0]), "must not be zero"),
-        ((np.ones(3), 1.0, [1.0]), "b must have 1 to 64 dimensions"),
-        ((np.ones((2, 3)), np.ones((3, 2)), [1.0]), "must broadcast together"),
-        ((np.ones(3), [1.0], [1.0, 1.0], [1.0, 2.0]), "last dimension of zi"),
-    ],
-)
-def test_native_errors(arguments: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _native.lfilter(*arguments)
-
-
-def test_native_algorithms() -> None:
-    assert _native.lfilter_algorithm(1, 3, 2) == "direct"
-    with pytest.raises(ValueError, match="algorithm must be"):
-        _native.lfilter(np.ones(3), [1.0], [1.0], algorithm="fastest")
 
 
 # --- the torch that it is built beside

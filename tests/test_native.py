@@ -148,8 +148,14 @@ def test_melscale_fbanks(size: tuple, scale: str, norm: str | None) -> None:
 
 
 def test_melscale_fbanks_warns_of_empty_filters() -> None:
-    with pytest.warns(UserWarning, match="9 of 80 mel filters contain no frequency and are empty"):
-        melscale_fbanks(201, 0.0, 8000.0, 80, 16000)
+    size = (65, 0.0, 8000.0, 80, 16000)
+    sentence = "mel filters contain no frequency and are empty"
+    with pytest.warns(UserWarning, match=sentence) as given:
+        melscale_fbanks(*size)
+    with pytest.warns(UserWarning, match=sentence) as expected:
+        torch_iir.functional.melscale_fbanks(*size)
+    assert str(given[0].message) == str(expected[0].message)
+    assert given[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -180,19 +186,19 @@ def test_melscale_fbanks_errors(arguments: tuple, error: type[Exception]) -> Non
 # --- filters
 
 
-def layouts(channels: tuple[int, ...], dtype: type) -> dict[str, np.ndarray]:
-    """Signals (*channels, SAMPLES) that lie in memory in different ways."""
+def signals(channels: tuple[int, ...], dtype: type) -> Iterator[list[np.ndarray]]:
+    """Signals (*channels, SAMPLES), each as it may lie in memory in several ways."""
     shape = (*channels, SAMPLES)
     values = np.random.default_rng(1).standard_normal(shape).astype(dtype)
     interleaved = np.empty((SAMPLES, *reversed(channels)), dtype).T
     backwards = np.empty(shape, dtype)[..., ::-1]
     every_third = np.empty((*channels, 3 * SAMPLES), dtype)[..., 1::3]
-    signals = {"contiguous": values, "interleaved": interleaved, "backwards": backwards, "every third": every_third}
     for x in (interleaved, backwards, every_third):
         x[...] = values
-    signals["one for all"] = np.broadcast_to(values[(0,) * len(channels)], shape)
-    signals["constant"] = np.broadcast_to(values[..., :1], shape)
-    return signals
+    yield [values, interleaved, backwards, every_third]
+    yield [np.broadcast_to(values[..., :1], shape)]
+    if channels and channels[0] > 1:
+        yield [np.broadcast_to(values[0], shape)]
 
 
 LFILTERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
@@ -223,23 +229,21 @@ def filters(order: int, b_batch: tuple[int, ...], a_batch: tuple[int, ...]) -> t
 def test_lfilter_plan(case: str, order: int, dtype: type) -> None:
     channels, b_batch, a_batch, outputs = LFILTERS[case]
     b, a = filters(order, b_batch, a_batch)
-    for name, x in layouts(channels, dtype).items():
-        plan = LFilterPlan(b, a, channels, dtype=dtype)
-        assert plan.channels == channels
-        assert plan.outputs == outputs
-        assert plan.order == order
-        zi = np.random.default_rng(2).standard_normal((*outputs[-1:], order))
-        plan.state = zi
-        close(plan.state, np.broadcast_to(zi, (*outputs, order)), 1e-12)
-        y = np.concatenate([plan.run(block) for block in in_blocks(x)], -1)
-        assert y.dtype == dtype, name
-        expected, zf = reference.lfilter(x, b, a, zi)
-        if expected.size == 0:
-            assert y.shape == (*outputs, SAMPLES)
-            continue
-        tolerance = reference.tolerance(DTYPES[dtype], expected, x, b, a, zi)
-        close(y, expected, tolerance)
-        close(plan.state, zf, max(1, np.abs(zf).max(initial=0)) * 1e-9)
+    zi = np.random.default_rng(2).standard_normal((*outputs[-1:], order))
+    for layouts in signals(channels, dtype):
+        expected, zf = reference.lfilter(layouts[0], b, a, zi)
+        tolerance = reference.tolerance(DTYPES[dtype], expected, layouts[0], b, a, zi) if expected.size else 0
+        for x in layouts:
+            plan = LFilterPlan(b, a, channels, dtype=dtype)
+            assert plan.channels == channels
+            assert plan.outputs == outputs
+            assert plan.order == order
+            plan.state = zi
+            close(plan.state, np.broadcast_to(zi, (*outputs, order)), 1e-12)
+            y = np.concatenate([plan.run(block) for block in in_blocks(x)], -1)
+            assert y.dtype == dtype
+            close(y, expected, tolerance)
+            close(plan.state, zf, 1e-9 * np.abs(zf).max(initial=1))
 
 
 def test_lfilter_plan_is_scipy_s_filter() -> None:
@@ -262,7 +266,7 @@ SOS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 
 
 @every_dtype
-@pytest.mark.parametrize("sections", [1, 3, 8])
+@pytest.mark.parametrize("sections", [1, 5])
 @pytest.mark.parametrize("case", SOS)
 def test_sosfilt_plan(case: str, sections: int, dtype: type) -> None:
     channels, batch, outputs = SOS[case]
@@ -270,21 +274,20 @@ def test_sosfilt_plan(case: str, sections: int, dtype: type) -> None:
     sos = np.empty((*batch, sections, 6))
     for index in np.ndindex(batch):
         sos[index] = reference.stable_sections(sections, rng)
-    for x in layouts(channels, dtype).values():
-        plan = SOSFiltPlan(sos, channels, dtype=dtype)
-        assert plan.outputs == outputs
-        assert plan.sections == sections
-        zi = rng.standard_normal((*outputs[-1:], sections, 2))
-        plan.state = zi
-        close(plan.state, np.broadcast_to(zi, (*outputs, sections, 2)), 1e-12)
-        y = np.concatenate([plan.run(block) for block in in_blocks(x)], -1)
-        assert y.dtype == dtype
-        if 0 in outputs:
-            assert y.shape == (*outputs, SAMPLES)
-            continue
-        expected, zf = reference.sosfilt(x, sos, zi)
-        close(y, expected, reference.sos_tolerance(DTYPES[dtype], x, sos, zi))
-        close(plan.state, zf, max(1, np.abs(zf).max()) * 1e-9)
+    zi = rng.standard_normal((*outputs[-1:], sections, 2))
+    for layouts in signals(channels, dtype):
+        expected, zf = reference.sosfilt(layouts[0], sos, zi)
+        tolerance = reference.sos_tolerance(DTYPES[dtype], layouts[0], sos, zi) if expected.size else 0
+        for x in layouts:
+            plan = SOSFiltPlan(sos, channels, dtype=dtype)
+            assert plan.outputs == outputs
+            assert plan.sections == sections
+            plan.state = zi
+            close(plan.state, np.broadcast_to(zi, (*outputs, sections, 2)), 1e-12)
+            y = np.concatenate([plan.run(block) for block in in_blocks(x)], -1)
+            assert y.dtype == dtype
+            close(y, expected, tolerance)
+            close(plan.state, zf, 1e-9 * np.abs(zf).max(initial=1))
 
 
 @every_dtype
@@ -547,7 +550,7 @@ def test_inverse_mel_plan(tie_break: Any, dtype: type) -> None:
     for x in (mel, interleaved, mel[:, ::-1]):
         spectrum = plan.run(x)
         assert spectrum.dtype == dtype
-        close(spectrum, expected if x is not x[:, ::-1] and np.array_equal(x, mel) else expected[:, ::-1], tolerance)
+        close(spectrum, expected if np.array_equal(x, mel) else expected[:, ::-1], tolerance)
         assert plan.failed == 0
     assert plan.outcome.dtype == np.int32
     np.testing.assert_array_equal(plan.outcome, outcome[::-1])
@@ -747,8 +750,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: PLANS["lfilter_tv"]().run(ONES, TAPS[:8].astype(np.float32)),
         ValueError,
-        r"for 9 samples in channels \(2,\) and a period of 1, a must have the shape \(\.\.\., frames, 2\) with 1 or 9 "
-        r"frames and leading dimensions that broadcast to channels; got a \(8, 2\)",
+        r"coefficients must be a \(\.\.\., frames, 2\) with 1 or 9 frames for 9 samples, .* got period 1, a \(8, 2\)",
     ),
     (
         lambda: LFilterTVPlan(a_length=1, a_first=0).run(ONES[0], np.zeros((9, 1), np.float32)),
@@ -766,7 +768,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"mel must have the shape \(40, frames\) with at most 3 frames, got \(40, 4\)",
     ),
     (
-        lambda: InverseMelPlan(np.eye(4), 3).run(ONES[:, :6].reshape(4, 3), ONES[:, :6].reshape(4, 3)),
+        lambda: InverseMelPlan(np.eye(2), 9).run(ONES, ONES),
         ValueError,
         "out must not overlap mel",
     ),

@@ -209,7 +209,7 @@ Raises:
 Example:
     >>> from torch_iir_native import melscale_fbanks
     >>> melscale_fbanks(5, 0.0, 4000.0, 1, 8000).round(2)[:, 0]
-    array([0.  , 0.87, 0.71, 0.35, 0.  ])
+    array([0.  , 0.9 , 0.69, 0.35, 0.  ])
 )";
 
 }  // namespace torch_iir::python::docs

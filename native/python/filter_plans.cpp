@@ -146,10 +146,10 @@ class LFilterTVOwner : public FilterOwner<LFilterTVPlan> {
                  const py::object& dtype, std::int64_t block, const std::string& algorithm, int threads)
       : FilterOwner(channels, dtype, block, algorithm, threads),
         filter_{.b_length = b_length, .b_first = b_first, .a_length = a_length, .a_first = a_first, .period = period} {
-    Meaning wrong = meaning("channels has more dimensions than a plan takes, got " + text(channels_));
+    Meaning wrong = meaning("channels must have at most 6 dimensions, got " + text(channels_));
     wrong.out_of_range =
-        "a_length and b_length must not be negative, a_first and b_first must be 0 or 1, a_length at least 1 where "
-        "a_first is 0, period and block at least 1 and channels not negative, got " +
+        "a_length, b_length, block and channels must not be negative, a_first and b_first must be 0 or 1 and period at "
+        "least 1, got " +
         facts() + ", block=" + std::to_string(block) + ", channels=" + text(channels_);
     settle(use([&](auto& plan) { return without_gil([&] { return plan.make(filter_, channels_, options_); }); }),
            wrong);
@@ -222,20 +222,19 @@ class LFilterTVOwner : public FilterOwner<LFilterTVPlan> {
 
   std::string wrong_frames(std::int64_t samples, const std::optional<py::array>& a,
                            const std::optional<py::array>& b) const {
-    const auto whole = (samples + filter_.period - 1) / filter_.period;
+    const std::int64_t whole = (samples + filter_.period - 1) / filter_.period;
     std::string wanted, given;
     const auto add = [&](const char* name, const std::optional<py::array>& taps, int length) {
       if (!taps) return;
-      const char* separator = wanted.empty() ? "" : " and ";
-      wanted += separator + std::string(name) + " the shape (..., frames, " + std::to_string(length) + ")";
-      given += separator + std::string(name) + ' ' + text(*taps);
+      wanted += std::string(wanted.empty() ? "" : " and ") + name + " (..., frames, " + std::to_string(length) + ')';
+      given += std::string(", ") + name + ' ' + text(*taps);
     };
     add("a", a, filter_.a_length);
     add("b", b, filter_.b_length);
-    return "for " + std::to_string(samples) + " samples in channels " + text(channels_) + " and a period of " +
-           std::to_string(filter_.period) + ", " + wanted + " must have, with 1 or " + std::to_string(whole) +
-           (filter_.period > 1 ? " or more" : "") + " frames, and leading dimensions that broadcast to channels; got " +
-           given;
+    return "coefficients must be " + wanted + " with 1 or " + std::to_string(whole) +
+           (filter_.period > 1 ? " or more" : "") + " frames for " + std::to_string(samples) +
+           " samples, and leading dimensions that broadcast to channels, " + text(channels_) + "; got period " +
+           std::to_string(filter_.period) + given;
   }
 
   std::string facts() const {

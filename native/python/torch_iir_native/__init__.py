@@ -1,22 +1,36 @@
-"""The kernels of torch_iir on NumPy arrays, and the files that C++ programs build against. No torch."""
+"""The kernels and the plans of torch_iir on NumPy arrays, and the files that C++ programs build against. No torch.
+
+A plan is a filter that is made once and run block after block, its state inside: :class:`LFilterPlan`,
+:class:`SOSFiltPlan`, :class:`LFilterTVPlan`; :class:`InverseMelPlan` turns mel spectra back to spectra.
+"""
 
 from pathlib import Path
 
 from torch_iir_native._native import (
+    InverseMelPlan,
+    LFilterPlan,
+    LFilterTVPlan,
+    SOSFiltPlan,
     build_info,
     lfilter,
     lfilter_algorithm,
     lfilter_tv_algorithm,
+    melscale_fbanks,
     set_isa,
     sosfilt_algorithm,
 )
 
 __all__ = [
+    "InverseMelPlan",
+    "LFilterPlan",
+    "LFilterTVPlan",
+    "SOSFiltPlan",
     "build_info",
     "cmake_dir",
     "lfilter",
     "lfilter_algorithm",
     "lfilter_tv_algorithm",
+    "melscale_fbanks",
     "set_isa",
     "sosfilt_algorithm",
 ]
