@@ -51,10 +51,8 @@ Status LFilterPlan<Sample>::make(const View<const double>& b, const View<const d
   if (const Status status = made->begin(channels, outputs, {made->order}, options); status != Status::ok) return status;
   const PlanRows& rows = made->rows();
   if (!made->b.allocate(b, 1, rows.count()) || !made->a.allocate(a, 1, rows.count())) return Status::out_of_memory;
-  made->b.place(rows);
-  made->a.place(rows);
-  made->b.copy(b);
-  made->a.copy(a);
+  made->b.copy(b, rows);
+  made->a.copy(a, rows);
   made->b.attach(made->kernel.b);
   made->a.attach(made->kernel.a);
   const Status status = made->finish(options.algorithm == Algorithm::automatic
@@ -79,8 +77,8 @@ Status LFilterPlan<Sample>::set_coefficients(const View<const double>& b, const 
   if (const Status status = made_->b.check(b); status != Status::ok) return status;
   if (const Status status = made_->a.check(a); status != Status::ok) return status;
   if (some_is_zero(a, 0)) return Status::zero_a0;
-  made_->b.copy(b);
-  made_->a.copy(a);
+  made_->b.copy(b, made_->rows());
+  made_->a.copy(a, made_->rows());
   return made_->reload();
 }
 

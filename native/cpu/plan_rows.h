@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
+#include <span>
 #include <utility>
 
 #include "context.h"
@@ -142,40 +143,47 @@ void for_elements(const View<T>& view, Visit visit) {
 
 inline bool lacks_data(const Sizes& sizes, const void* data) { return data == nullptr && sizes.count() != 0; }
 
-// A plan's own coefficients: a copy without gaps, and where those of each row begin.
+// A plan's own coefficients: a copy without gaps, for each row.
 class Coefficients {
  public:
-  // Allocates for a view of which the last `core` dimensions are one filter's.
+  // For a view of which the last `core` dimensions, one or two, are a filter's.
   bool allocate(const View<const double>& view, int core, std::int64_t rows) {
     sizes_ = view.sizes;
     core_ = core;
-    return values_.allocate(sizes_.count()) && rows_.allocate(rows);
+    for (int d = 0; d < core; ++d) length_ *= sizes_[sizes_.dims - 1 - d];
+    std::int64_t count;
+    return !__builtin_mul_overflow(length_, rows, &count) && values_.allocate(count);
   }
-  void place(const PlanRows& rows) const { rows.place(View<const double>(values_.get(), sizes_), core_, rows_.get()); }
 
   // Another view than the one that these were allocated for?
   Status check(const View<const double>& view) const {
     if (!(view.sizes == sizes_)) return Status::wrong_shape;
     return lacks_data(view.sizes, view.data) ? Status::no_data : Status::ok;
   }
-  void copy(const View<const double>& view) const {
-    double* to = values_.get();
-    for_elements(view, [&](double value) { *to++ = value; });
+  void copy(const View<const double>& view, const PlanRows& rows) const {
+    View<const double> one = view;  // filter
+    one.sizes = Sizes(std::span(view.sizes.size + view.dims() - core_, static_cast<std::size_t>(core_)));
+    std::copy_n(view.stride + view.dims() - core_, core_, one.stride);
+    rows.for_each(leading(view.sizes, core_), view.stride, [&](std::int64_t row, std::int64_t offset) {
+      double* to = values_.get() + row * length_;
+      one.data = view.data + offset;
+      for_elements(one, [&](double value) { *to++ = value; });
+    });
   }
 
   // Points an operand of a kernel at them.
   template <class Operand>
   void attach(Operand& operand) const {
-    operand.each = rows_.get();
+    operand.data = values_.get();
     operand.step = 1;
-    operand.stride[0] = 1;  // that no row is another's
+    operand.stride[0] = length_;
   }
 
  private:
   Sizes sizes_;
   int core_ = 0;
+  std::int64_t length_ = 1;
   Buffer<double> values_;
-  Buffer<const double*> rows_;
 };
 
 // Whether element `at` of some filter, of those along the last dimension, is 0.

@@ -52,8 +52,7 @@ Status SOSFiltPlan<Sample>::make(const View<const double>& sos, const Sizes& cha
     return status;
   const PlanRows& rows = made->rows();
   if (!made->sos.allocate(sos, 2, rows.count())) return Status::out_of_memory;
-  made->sos.place(rows);
-  made->sos.copy(sos);
+  made->sos.copy(sos, rows);
   made->sos.attach(made->kernel.sos);
   made->kernel.sos.down = coefficients;
   const Status status = made->finish(options.algorithm == Algorithm::automatic
@@ -77,7 +76,7 @@ Status SOSFiltPlan<Sample>::set_coefficients(const View<const double>& sos) noex
   if (made_ == nullptr) return Status::not_made;
   if (const Status status = made_->sos.check(sos); status != Status::ok) return status;
   if (some_is_zero(sos, a0)) return Status::zero_a0;
-  made_->sos.copy(sos);
+  made_->sos.copy(sos, made_->rows());
   return made_->reload();
 }
 
