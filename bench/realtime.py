@@ -169,10 +169,10 @@ def figures(quick: bool) -> Iterator[Figure]:
     if library is None:
         print("  There is no CMake to build bench/realtime with: no figures.")
         return
-    shapes, samples, runs = (SHAPES[1:2], 512, 2) if quick else (SHAPES, 32 * 512, 100)
+    shapes, runs = (SHAPES[1:2], 2) if quick else (SHAPES, 100)
     for name in FILTERS:
         for channels, block in shapes:
-            blocks = Blocks.of(name, channels, block, samples // block)
+            blocks = Blocks.of(name, channels, block, 8 if quick else max(64, 16_384 // block))
             plan, one_shot = Stream(library, blocks, plan=True), Stream(library, blocks, plan=False)
             size = channels * block
             yield Figure(
