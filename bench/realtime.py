@@ -151,7 +151,8 @@ def built() -> ctypes.CDLL | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         where = f"-Dtorch_iir_DIR={torch_iir_native.cmake_dir()}"
-        for step in (["cmake", "-S", str(SOURCE), "-B", folder, where], ["cmake", "--build", folder]):
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        for step in (["cmake", *generator, "-S", str(SOURCE), "-B", folder, where], ["cmake", "--build", folder]):
             result = subprocess.run(step, capture_output=True, text=True)
             if result.returncode != 0:
                 raise RuntimeError(f"bench/realtime does not build:\n{result.stdout}{result.stderr}")
@@ -176,7 +177,7 @@ def figures(quick: bool) -> Iterator[Figure]:
             plan, one_shot = Stream(library, blocks, plan=True), Stream(library, blocks, plan=False)
             size = channels * block
             yield Figure(
-                f"{name}, float32, {channels} channels, blocks of {block}",
+                f"{name}, float32, a block of [{channels}, {block}]",
                 (blocks.call(name.partition(",")[0], plan.run),),
                 size,
                 2 * size * np.dtype(np.float32).itemsize,
