@@ -37,10 +37,10 @@ void triangles() {
   const double epsilon = std::numeric_limits<double>::epsilon();
   int count = 0;
   for (Bank bank : {Bank{513, 80, 0, 8000, 16000},
-                    {201, 128, 0, 8000, 16000},
-                    {257, 40, 20, 7600, 16000},
+                    {101, 64, 0, 8000, 16000},
+                    {130, 40, 20, 7600, 16000},
                     {2, 1, 0, 10, 20},
-                    {1025, 128, 30, 22050, 44100},
+                    {513, 128, 30, 22050, 44100},
                     {65, 20, 100, 12000, 16000},
                     {100, 7, 0.5, 300, 11025.5}}) {
     const std::int64_t n_freqs = bank.n_freqs, n_mels = bank.n_mels;
@@ -71,7 +71,6 @@ void triangles() {
             const double value = fb[k * n_mels + i];
             CHECK(std::abs(value - wanted) <= allowed, where, k, i, value, wanted);
             CHECK(value >= 0 && !(std::signbit(value)), where, k, i, value);
-            CHECK(value == 0 || (f > left - allowed && f < right + allowed), where, k, i, value);
             if (value == 0) continue;
             if (first < 0) first = i;
             last = i;
@@ -227,15 +226,25 @@ void least_norm() {
 
       for (std::int64_t j = 0; j < frames; ++j) {
         if (plan.outcome(j) != Outcome::solved) continue;
+        Vector dual;
+        for (std::int64_t i = 0; i < n_mels; ++i) dual.push_back(want.dual[i * frames + j]);
+        Vector spread(size(n_freqs));  // |A|ᵀ|λ|, by which rounding changes x
+        for (std::int64_t k = 0; k < n_freqs; ++k)
+          for (std::int64_t i = 0; i < n_mels; ++i) spread[size(k)] += fb[k * n_mels + i] * std::abs(dual[size(i)]);
         Vector residual(size(n_mels));  // A x − b
-        long double most = 0, terms = 0;
+        long double most = 0, noise = 0;
         for (std::int64_t i = 0; i < n_mels; ++i) {
-          long double sum = 0;
-          for (std::int64_t k = 0; k < n_freqs; ++k)
-            sum += static_cast<long double>(fb[k * n_mels + i]) * static_cast<long double>(x[k * frames + j]);
-          terms = std::max(terms, sum);
-          residual[size(i)] = sum - static_cast<long double>(mel[i * frames + j]);
-          most = std::max(most, std::abs(static_cast<long double>(mel[i * frames + j])));
+          const long double b = static_cast<long double>(mel[i * frames + j]);
+          long double sum = 0, stored = 0, computed = mu * std::abs(dual[size(i)]) + std::abs(b);
+          for (std::int64_t k = 0; k < n_freqs; ++k) {
+            const long double weight = fb[k * n_mels + i];
+            sum += weight * static_cast<long double>(x[k * frames + j]);
+            computed += weight * spread[size(k)];
+          }
+          if (std::is_same_v<Sample, float>) stored = Number<float>::epsilon * sum;
+          noise = std::max(noise, static_cast<long double>(n_freqs + 16) * Number<double>::epsilon * computed + stored);
+          residual[size(i)] = sum - b;
+          most = std::max(most, std::abs(b));
         }
         for (std::int64_t k = 0; k < n_freqs; ++k) {
           const long double value = static_cast<long double>(x[k * frames + j]);
@@ -244,10 +253,8 @@ void least_norm() {
             gradient += static_cast<long double>(fb[k * n_mels + i]) * residual[size(i)];
             weight += fb[k * n_mels + i];
           }
-          const long double allowed =
-              weight * (default_tolerance<Sample> * most +
-                        static_cast<long double>(n_freqs) * Number<Sample>::epsilon * (terms + most)) +
-              tiny<float>;
+          const long double allowed = weight * (default_tolerance<Sample> * most + noise) +
+                                      mu * Number<Sample>::epsilon * (value + spread[size(k)]) + tiny<float>;
           CHECK(value >= 0 && gradient >= -allowed && (value == 0 || gradient <= allowed), where, n_freqs, j, k, value,
                 gradient, allowed);
         }

@@ -142,8 +142,7 @@ void every_size() {
       ++count;
       if ((slow || order > 10) && c.channels.count() * c.b.count() > 16) continue;  // costs time
       if (order == 100 && count % 3 != 0) continue;
-      count % 2 == 0 || slow ? run<double>(c, count) : run<float>(c, count);
-      if (!slow && order < 10) count % 2 == 0 ? run<float>(c, count) : run<double>(c, count);
+      count % 2 == 0 ? run<double>(c, count) : run<float>(c, count);
     }
   }
 }
@@ -322,8 +321,8 @@ void refusals() {
       both(b, {}, Status::wrong_shape, Status::wrong_shape, "a of no dimensions");
       both(resized(b, 2, 0), a, Status::wrong_shape, Status::wrong_shape, "len b 0");
       both(b, resized(a, 3, 0), Status::wrong_shape, Status::wrong_shape, "len a 0");
-      both(resized(b, 2, -3), a, Status::out_of_range, Status::out_of_range, "len b below 0");
-      both(b, resized(a, 0, -2), Status::out_of_range, Status::out_of_range, "a size below 0");
+      both(resized(b, 2, -3), a, Status::out_of_range, Status::wrong_shape, "len b below 0");
+      both(b, resized(a, 0, -2), Status::out_of_range, Status::wrong_shape, "a size below 0");
       both(resized(b, 0, 3), a, Status::ok, Status::wrong_shape, "other filters");
       both(resized(b, 0, 1), a, Status::ok, Status::wrong_shape, "one filter");
       both(resized(b, 2, 2), a, Status::ok, Status::wrong_shape, "a shorter b");

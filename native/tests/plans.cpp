@@ -78,7 +78,7 @@ TORCH_IIR_IN_PLACE_OF_LIBC int posix_memalign(void** memory, std::size_t alignme
   return *memory == nullptr ? ENOMEM : 0;
 }
 TORCH_IIR_IN_PLACE_OF_LIBC void free(void* memory) noexcept {
-  ++counted;
+  if (memory != nullptr) ++counted;
   __libc_free(memory);
 }
 TORCH_IIR_IN_PLACE_OF_LIBC int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
@@ -209,8 +209,8 @@ bool moves(Plan& plan) {
   return moved && plan && !other && other.reset() == Status::not_made;
 }
 
-constexpr int longest = 700;
-constexpr int lengths[] = {0, 1, 7, 64, 65, 500, longest};  // the usual block is 64
+constexpr int longest = 600;  // a usual block is 64
+constexpr int lengths[] = {0, 1, 65, longest};
 
 // A made plan with coefficients of its own: its runs, its state, set() to other coefficients and refused().
 template <class Sample, class Plan, class Set, class Refused>
@@ -325,6 +325,7 @@ void add_lfilter_tv(const std::string& isa, Algorithm algorithm, int order, bool
     Array<double> zx, zi;
   };
   constexpr std::int64_t channels = 9;
+  constexpr int longest = 200, lengths[] = {0, 1, 65, longest};
   const TimeVaryingFilter filter{
       .b_length = b_length, .a_length = order + divided, .a_first = divided ? 0 : 1, .period = period};
   const auto plan = std::make_shared<LFilterTVPlan<Sample>>();
@@ -345,7 +346,7 @@ void add_lfilter_tv(const std::string& isa, Algorithm algorithm, int order, bool
                                                         Array<double>({channels, order})});
     fill(memory->x, content);
     memory->zeros.fill([] { return Sample(0); });
-    for (const Lie lie : {Lie::planar, Lie::gaps, Lie::interleaved, Lie::backwards}) {
+    for (const Lie lie : {content < Content::huge ? Lie::planar : Lie::gaps, Lie::interleaved, Lie::backwards}) {
       memory->b.push_back(std::make_unique<Array<Sample>>(Sizes{channels, most, b_length}, lie));
       memory->a.push_back(std::make_unique<Array<Sample>>(Sizes{channels, most, filter.a_length}, lie));
       memory->b.back()->fill_randomly();
@@ -416,7 +417,7 @@ void rehearse() {
                                       Algorithm::wavefront};
   for_each_isa([&](const std::string& isa) {
     for (const Algorithm algorithm : algorithms) {
-      for (const int order : {0, 1, 2, 6, 7, 20, 100}) {
+      for (const int order : {0, 2, 6, 7, 40}) {
         add_lfilter<float>(isa, algorithm, order, true);
         if (!slow) add_lfilter<double>(isa, algorithm, order, false);
       }
@@ -449,16 +450,16 @@ bool subnormals_are_kept() {
   return smallest / 4 > 0;
 }
 
+// f(): how much it allocates, releases and locks.
+template <class F>
+long count(F f) {
+  const long before = counted;
+  f();
+  return counted - before;
+}
+
 void nothing_is_allocated() {
-  if (subnormals_are_kept()) {
-    for (const Act& act : acts) CHECK(act.run() && subnormals_are_kept(), act.name);
-  }
 #if defined(TORCH_IIR_COUNTS)
-  const auto count = [](const auto& act) {
-    const long before = counted;
-    act();
-    return counted - before;
-  };
   // It counts what there is to count.
   std::vector<int> vector;
   void* volatile aligned = nullptr;
@@ -467,14 +468,17 @@ void nothing_is_allocated() {
   CHECK(count([&] { aligned = std::aligned_alloc(64, 64); }) == 1 && count([&] { std::free(aligned); }) == 1);
   CHECK(count([&] { pthread_mutex_lock(&mutex); }) == 1 && pthread_mutex_unlock(&mutex) == 0);
   LFilterPlan<float> plan;
-  CHECK(count([&] { CHECK(plan.make(std::vector{1.0}, std::vector{1.0, 0.5}, {2}) == Status::ok); }) > 2);
-  for (const Act& act : acts) {
-    const long here = count([&] { act.run(); });
-    CHECK(here == 0, act.name, here);
-  }
+  Status made = Status::not_made;
+  CHECK(count([&] { made = plan.make(std::vector{1.0}, std::vector{1.0, 0.5}, {2}); }) > 2 && made == Status::ok);
 #else
   std::cout << "allocations are not counted here\n";
 #endif
+  const bool kept_before = subnormals_are_kept();
+  for (const Act& act : acts) {
+    bool ok = false;
+    const long here = count([&] { ok = act.run(); });
+    CHECK(ok && here == 0 && subnormals_are_kept() == kept_before, act.name, ok, here);
+  }
 }
 
 // In a child process that may read, write and end, but make no other system call: how it ended, and at which act.

@@ -93,17 +93,21 @@ class Array {
     memory_.resize(size(reach + 1 + 2 * margin));
     std::memset(static_cast<void*>(memory_.data()), untouched, memory_.size() * sizeof(T));
     first_ = lie == Lie::backwards ? margin + reach : margin;
+    if (lie == Lie::planar || sizes.dims == 0) return;
+    std::int64_t index[max_view_dims] = {}, at = first_;
+    for (std::int64_t i = 0; i < count(); ++i) {
+      places_.push_back(at);
+      for (int d = sizes.dims - 1; d >= 0; --d) {
+        at += stride_[d];
+        if (++index[d] < sizes[d]) break;
+        at -= sizes[d] * stride_[d];
+        index[d] = 0;
+      }
+    }
   }
 
   // Row-major.
-  T& operator[](std::int64_t number) {
-    std::int64_t at = first_;
-    for (int d = sizes_.dims - 1; d >= 0; --d) {
-      at += number % sizes_[d] * stride_[d];
-      number /= sizes_[d];
-    }
-    return memory_[size(at)];
-  }
+  T& operator[](std::int64_t number) { return memory_[size(is_planar() ? first_ + number : places_[size(number)])]; }
   std::int64_t count() const { return sizes_.count(); }
   const Sizes& sizes() const { return sizes_; }
 
@@ -149,6 +153,8 @@ class Array {
   }
 
   bool same_bits(Array& other) {
+    if (is_planar() && other.is_planar())
+      return std::memcmp(&memory_[size(first_)], &other.memory_[size(first_)], size(count()) * sizeof(T)) == 0;
     for (std::int64_t i = 0; i < count(); ++i)
       if (std::memcmp(&(*this)[i], &other[i], sizeof(T)) != 0) return false;
     return true;
@@ -167,8 +173,11 @@ class Array {
   static constexpr std::int64_t margin = 5;
   static constexpr int untouched = 0x5a;
 
+  bool is_planar() const { return places_.empty(); }
+
   Sizes sizes_;
   std::int64_t stride_[max_view_dims] = {}, first_;
+  std::vector<std::int64_t> places_;  // of the elements, unless they are neighbours
   std::vector<T> memory_;
 };
 
@@ -193,7 +202,7 @@ Rows<T> rows_of(const View<T>& view, int inner, const Sizes& all) {
   rows.data = view.data;
   rows.step = view.stride[view.dims() - 1];
   const int leading = view.dims() - inner;
-  for (int d = 1; d <= leading; ++d)
+  for (int d = 1; d <= std::min(leading, all.dims); ++d)
     if (view.sizes[leading - d] != 1) rows.stride[all.dims - d] = view.stride[leading - d];
   return rows;
 }
@@ -545,13 +554,15 @@ void not_finite(Filter& filter) {
   using Sample = typename Filter::Sample;
   constexpr std::int64_t samples = 600;
   const std::int64_t outputs = filter.outputs.count(), struck = filter.channels.count() / 2;
-  Array<Sample> x(filter.channels + Sizes{samples});
-  x.fill_randomly();
+  Trial<Filter> trial(filter, samples, Lie::planar, true);
+  Array<Sample>& x = trial.x;
   for_each_kernel(filter, [&](Algorithm algorithm, const std::string& where) {
     typename Filter::Plan plan;
     CHECK(filter.make(plan, options_of(filter, algorithm)) == Status::ok, where);
     Array<Sample> clean(filter.outputs + Sizes{samples}), y(clean.sizes());
     CHECK(plan.run(x.input(), clean.view()) == Status::ok, where);
+    // Blocks are computed again from their beginning, sample by sample: up to rounding.
+    const bool again_by_another = plan.algorithm() == Algorithm::blocks;
     for (const std::int64_t at : {0, 1, 7, 64, 511, 599}) {
       const Sample value = at % 3 == 0 ? std::numeric_limits<Sample>::quiet_NaN()
                                        : (at % 3 == 1 ? 1 : -1) * std::numeric_limits<Sample>::infinity();
@@ -560,13 +571,17 @@ void not_finite(Filter& filter) {
       x[struck * samples + at] = before;
       for (std::int64_t row = 0; row < outputs; ++row) {
         const bool hit = source_of(filter.channels, filter.outputs, row) == struck;
-        bool same = true, not_a_number = true;
+        bool same = true, close = true, not_a_number = true;
         for (std::int64_t t = 0; t < samples; ++t) {
-          const Sample now = y[row * samples + t];
-          if (!hit || t < at) same &= std::memcmp(&now, &clean[row * samples + t], sizeof now) == 0;
-          if (hit && t >= at) not_a_number &= !std::isfinite(now);
+          const Sample now = y[row * samples + t], without = clean[row * samples + t];
+          if (hit && t >= at) {
+            not_a_number &= !std::isfinite(now);
+          } else {
+            same &= std::memcmp(&now, &without, sizeof now) == 0;
+            close &= excess(now, static_cast<long double>(without), 2 * trial.rows[size(row)].error) == 0;
+          }
         }
-        CHECK(same, where, "struck at", at, "row", row, hit ? "earlier" : "others");
+        CHECK(same || (close && hit && again_by_another), where, "struck at", at, "row", row, hit);
         CHECK(not_a_number || !filter.recursive, where, "struck at", at, "row", row);
       }
       CHECK(plan.run(x.input(), y.view()) == Status::ok, where);
@@ -677,7 +692,7 @@ class Refusals {
     };
     wrong(last, z.sizes[last] + 1, Status::wrong_shape, "order + 1");
     wrong(last, z.sizes[last] - 1, Status::wrong_shape, "order - 1");
-    wrong(last, -2, Status::out_of_range, "order below 0");
+    wrong(last, -2, Status::wrong_shape, "order below 0");
     wrong(0, z.sizes[0] + 1, Status::wrong_shape, "another row");
     View<double> no_dims = z;
     no_dims.sizes.dims = -1;

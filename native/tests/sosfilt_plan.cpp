@@ -328,7 +328,7 @@ void refusals() {
       set(resized(3, 5), Status::wrong_shape, Status::wrong_shape, "five coefficients");
       set(resized(3, 7), Status::wrong_shape, Status::wrong_shape, "seven coefficients");
       set(resized(2, 0), Status::wrong_shape, Status::wrong_shape, "no sections");
-      set(resized(2, -1), Status::out_of_range, Status::out_of_range, "sections below 0");
+      set(resized(2, -1), Status::out_of_range, Status::wrong_shape, "sections below 0");
       set(resized(0, 3), Status::ok, Status::wrong_shape, "other filters");
       set(View<const double>(sos.data, {sections, coefficients}), Status::ok, Status::wrong_shape, "fewer dimensions");
       if (sections > 1) {
