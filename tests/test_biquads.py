@@ -251,7 +251,7 @@ def test_compiled_with_numbers(name: str) -> None:
         compiled = torch.compile(
             lambda x, q: biquad(name, x, **q), fullgraph=True, backend="aot_eager", dynamic=dynamic
         )
-        for Q in (0.5, 0.8):
+        for Q in (0.5, 0.8) if dynamic else (0.5,):  # another number is another graph
             changes = {"Q": Q} if name in WITH_PARAMETERS else {}
             assert_close(compiled(x, changes), biquad(name, x, **changes), rtol=0, atol=1e-13)
 

@@ -928,7 +928,7 @@ def test_compiled(backend: str, dynamic: bool, solver: str) -> None:
 
     compiled = torch.compile(function, fullgraph=True, backend=backend, dynamic=dynamic)
     a, b = batch()
-    for right in (b, b[..., :5], b[:2]):
+    for right in (b, b[..., :5], b[:2]) if dynamic else (b,):  # without dynamic shapes each is compiled by itself
         inputs = [t.clone().requires_grad_() for t in (a, right)]
         x, outcome = function(*inputs)
         y, compiled_outcome = compiled(*inputs)
