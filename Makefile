@@ -118,7 +118,7 @@ test-peers: peers
 
 # --- style
 
-cpp_files = $(shell git ls-files 'native/*.h' 'native/*.cpp' 'native/*.cu')
+cpp_files = $(shell git ls-files '*.h' '*.cpp' '*.cu')
 
 lint: build $(VENV)/extra-lint
 	ruff check

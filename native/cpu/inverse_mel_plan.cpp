@@ -137,6 +137,10 @@ template <class Sample>
 InverseMelPlan<Sample>& InverseMelPlan<Sample>::operator=(InverseMelPlan&&) noexcept = default;
 template <class Sample>
 InverseMelPlan<Sample>::~InverseMelPlan() = default;
+template <class Sample>
+InverseMelPlan<Sample>::operator bool() const noexcept {
+  return made_ != nullptr;
+}
 
 template <class Sample>
 Status InverseMelPlan<Sample>::make(const View<const double>& fb, std::int64_t max_frames,

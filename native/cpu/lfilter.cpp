@@ -585,9 +585,9 @@ class Backward {
             load_gradient(g_tile, t, count);
             if constexpr (correlate.value) load_reversed(y_tile, y, f_.y.step, t, count);
             const auto backward = [&](auto source) {
-              backward_tile<order.value, correlate.value>(g_tile, source, OfTile<Tile<Sample>>{y_tile}, count, b, a, v,
-                                                          gb, ga, sums != nullptr,
-                                                          [&](auto produce) { put(t, count, produce); });
+              backward_tile<order.value, correlate.value, !plain<Sample>>(
+                  g_tile, source, OfTile<Tile<Sample>>{y_tile}, count, b, a, v, gb, ga, sums != nullptr,
+                  [&](auto produce) { put(t, count, produce); });
             };
             if (correlate.value && shared) {
               alignas(64) double samples[bank_tile_rows];
@@ -708,8 +708,9 @@ class Backward {
         }
       };
       const auto run = [&](auto correlate) {
-        backward_tile<order, correlate.value>(g_tile, OfTile<Tile<Sample>>{x_tile}, OfTile<Tile<Sample>>{y_tile}, count,
-                                              lane_b, lane_a, entry, lane_gb, lane_ga, sums != nullptr, put);
+        backward_tile<order, correlate.value, !plain<Sample>>(g_tile, OfTile<Tile<Sample>>{x_tile},
+                                                              OfTile<Tile<Sample>>{y_tile}, count, lane_b, lane_a,
+                                                              entry, lane_gb, lane_ga, sums != nullptr, put);
       };
       if (correlate_) {
         run(Choice<true>{});

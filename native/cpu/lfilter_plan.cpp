@@ -21,6 +21,10 @@ template <class Sample>
 LFilterPlan<Sample>& LFilterPlan<Sample>::operator=(LFilterPlan&&) noexcept = default;
 template <class Sample>
 LFilterPlan<Sample>::~LFilterPlan() = default;
+template <class Sample>
+LFilterPlan<Sample>::operator bool() const noexcept {
+  return made_ != nullptr;
+}
 
 template <class Sample>
 Status LFilterPlan<Sample>::make(const View<const double>& b, const View<const double>& a, const Sizes& channels,

@@ -67,6 +67,7 @@ struct OfTile {
   const T* tile;
   TORCH_IIR_INLINE Doubles at(int t, int lane) const { return load_doubles(tile + t * lanes + lane); }
   TORCH_IIR_INLINE Pair pair(int t) const { return load_pair(tile + t * lanes); }
+  TORCH_IIR_INLINE OfTile from(int t) const { return {tile + t * lanes}; }
 };
 template <class T>
 struct OfReversedTile {
@@ -78,15 +79,36 @@ struct Shared {
   const double* samples;
   TORCH_IIR_INLINE Doubles at(int t, int) const { return everywhere(samples[t]); }
   TORCH_IIR_INLINE Pair pair(int t) const { return {at(t, 0), at(t, 0)}; }
+  TORCH_IIR_INLINE Shared from(int t) const { return {samples + t}; }
 };
 
-// Filters `count` samples of x and stores the result.
+template <int order, class Source>
+[[gnu::noinline]] void filter_into(double* tile, Source x, int count, const double* b, const double* a, double* z) {
+  TileFilter<order> filter(b, a, z);
+  for (int t = 0; t < count; ++t) store_pair(tile + t * lanes, filter.step(x.pair(t)));
+  filter.finish(z);
+}
+
+// Filters `count` samples of x and stores the result. What is stored in halves goes through a tile of doubles, so that
+// the compiler sees the recurrences once for all halves: the conversion is what takes their time.
 template <int order, int ahead = 0, class Sample, class Source>
 void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Source x, int count, const double* b,
                  const double* a, double* z) {
-  TileFilter<order> filter(b, a, z);
-  store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(x.pair(t)); });
-  filter.finish(z);
+  if constexpr (plain<Sample>) {
+    TileFilter<order> filter(b, a, z);
+    store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(x.pair(t)); });
+    filter.finish(z);
+  } else {
+    constexpr int most = 64;
+    alignas(64) double tile[most * lanes];
+    for (int t = 0; t < count; t += most) {
+      const int now = count - t < most ? count - t : most;
+      Sample* to[lanes];
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = rows[lane] + t * step;
+      filter_into<order>(tile, x.from(t), now, b, a, z);
+      store_rows<false, ahead>(to, used, step, now, [&](int i) { return load_pair(tile + i * lanes); });
+    }
+  }
 }
 
 // The backward recurrence in `width` lanes from lane `at`, in reversed time. v[k][lane] = v[t + 1 + k] is carried;
@@ -148,26 +170,36 @@ class LaneBackward {
   Doubles b_[order + 1], a_[order + 1], v_[order + 1], gb_[order + 1], ga_[order + 1];
 };
 
-// Backward through `count` samples in reverse; x and y are the sources of the filter's inputs and outputs. put(produce)
-// is called once, and takes the gradients of the input of one row after the other from produce(0), produce(1), …; g may
-// be overwritten. `unrounded` says that they are wanted as computed: to be added up.
-template <int order, bool correlate, class T, class In, class Out, class Put>
+// Backward through `count` samples in reverse, from g to the gradient of the input in its place. A half of the lanes
+// after the other: the registers do not suffice for all at once, but for low orders.
+template <int order, bool correlate, class T, class In, class Out>
+[[gnu::noinline]] void backward_in_place(T* g, In x, Out y, int count, const double* b, const double* a, double* v,
+                                         double* gb, double* ga) {
+  for (int at = 0; at < lanes; at += width) {
+    LaneBackward<order, correlate> half(b, a, v, at);
+    for (int i = 0; i < count; ++i) store_doubles(g + i * lanes + at, half.step(i, g, x, y));
+    half.finish(v, gb, ga);
+  }
+}
+
+// The same; put(produce) is called once, and takes the gradients of the input of one row after the other from
+// produce(0), produce(1), …; g may be overwritten. `unrounded` says that they are wanted as computed: to be added up.
+// `once`: as for halves above, g being in double.
+template <int order, bool correlate, bool once = false, class T, class In, class Out, class Put>
 void backward_tile(T* g, In x, Out y, int count, const double* b, const double* a, double* v, double* gb, double* ga,
                    bool unrounded, Put put) {
-  using Half = LaneBackward<order, correlate>;
-  if (order <= 2 || unrounded) {
-    Half low(b, a, v, 0), high(b, a, v, width);
-    put([&](int i) { return Pair{low.step(i, g, x, y), high.step(i, g, x, y)}; });
-    low.finish(v, gb, ga);
-    high.finish(v, gb, ga);
-  } else {  // the registers do not suffice for all lanes at once
-    for (int at = 0; at < lanes; at += width) {
-      Half half(b, a, v, at);
-      for (int i = 0; i < count; ++i) store_doubles(g + i * lanes + at, half.step(i, g, x, y));
-      half.finish(v, gb, ga);
+  static_assert(!once || std::is_same_v<T, double>);
+  if constexpr (!once) {
+    if (order <= 2 || unrounded) {
+      LaneBackward<order, correlate> low(b, a, v, 0), high(b, a, v, width);
+      put([&](int i) { return Pair{low.step(i, g, x, y), high.step(i, g, x, y)}; });
+      low.finish(v, gb, ga);
+      high.finish(v, gb, ga);
+      return;
     }
-    put([&](int i) { return load_pair(g + i * lanes); });
   }
+  backward_in_place<order, correlate>(g, x, y, count, b, a, v, gb, ga);
+  put([&](int i) { return load_pair(g + i * lanes); });
 }
 
 // The input gradients of `count` samples in reverse, produce(0), produce(1), …: added up over the lanes into `sums`, or

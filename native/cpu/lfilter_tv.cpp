@@ -35,6 +35,12 @@ bool takes(Algorithm algorithm, int order) {
                               (algorithm == Algorithm::segments && order <= segment_order));
 }
 
+// Coefficients that begin at lag 0, and end before it.
+template <class T>
+bool lacks_first(const Taps<T>& a) {
+  return a.first == 0 && a.length == 0;
+}
+
 // What runs where nothing else is asked for.
 template <class Sample>
 Algorithm chosen(Algorithm asked, std::int64_t rows, std::int64_t samples, int order) {
@@ -195,7 +201,7 @@ class Forward {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
     algorithm = chosen<Sample>(algorithm, rows, f_.samples, order_);
-    if (!takes<Sample>(algorithm, order_)) return Status::unsupported;
+    if (!takes<Sample>(algorithm, order_) || lacks_first(f_.a)) return Status::unsupported;
     Status status;
     if (algorithm == Algorithm::rows) {
       status = for_groups(context_, rows, lanes, f_.samples, [&](std::int64_t first, std::int64_t count) {
@@ -503,7 +509,7 @@ class Backward {
     const std::int64_t rows = f_.batch.rows();
     if (rows == 0) return Status::ok;
     algorithm = chosen<Sample>(algorithm, rows, f_.samples, order_);
-    if (!takes<Sample>(algorithm, order_)) return Status::unsupported;
+    if (!takes<Sample>(algorithm, order_) || lacks_first(f_.a)) return Status::unsupported;
     clear(f_.batch, f_.gzx, lag_);
     clear(f_.batch, f_.gzi, order_);
     const std::int64_t at_once = algorithm == Algorithm::rows ? (lanes + together_ - 1) / together_ : 1;

@@ -95,6 +95,10 @@ template <class Sample>
 LFilterTVPlan<Sample>& LFilterTVPlan<Sample>::operator=(LFilterTVPlan&&) noexcept = default;
 template <class Sample>
 LFilterTVPlan<Sample>::~LFilterTVPlan() = default;
+template <class Sample>
+LFilterTVPlan<Sample>::operator bool() const noexcept {
+  return made_ != nullptr;
+}
 
 template <class Sample>
 Status LFilterTVPlan<Sample>::make(const TimeVaryingFilter& filter, const Sizes& channels,
@@ -120,7 +124,8 @@ Status LFilterTVPlan<Sample>::make(const TimeVaryingFilter& filter, const Sizes&
   kernel.samples = options.block;
   kernel.period = filter.period;
   kernel.b.length = filter.b_length, kernel.b.first = filter.b_first;
-  kernel.a.length = filter.a_length, kernel.a.first = filter.a_first;
+  kernel.a.length = filter.a_length,
+  kernel.a.first = filter.a_length == 0 ? 1 : filter.a_first;  // no a[t,0] to divide by
   const std::int64_t lags = kernel.b.largest_lag(), order = kernel.a.largest_lag();
   if (!made->x.allocate(rows) || !made->y.allocate(rows) || !made->b.allocate(rows) || !made->a.allocate(rows) ||
       !made->past_x.allocate(rows * lags) || !made->past_y.allocate(rows * order))

@@ -144,7 +144,7 @@ void finish_gradients(int order, const State* b, const State* a, State a0, const
 
 // to[i] = from[i * step], and back. Neighbours, in either direction, get loops of their own: vectors.
 template <class State, class Sample>
-void read_samples(State* to, const Sample* from, std::int64_t step, int count) {
+[[gnu::noinline]] void read_samples(State* to, const Sample* from, std::int64_t step, int count) {
   if (step == 1) {
     for (int i = 0; i < count; ++i) to[i] = read(from[i]);
   } else if (step == -1) {
@@ -154,7 +154,7 @@ void read_samples(State* to, const Sample* from, std::int64_t step, int count) {
   }
 }
 template <class State, class Sample>
-void write_samples(Sample* to, std::int64_t step, const State* from, int count) {
+[[gnu::noinline]] void write_samples(Sample* to, std::int64_t step, const State* from, int count) {
   if (step == 1) {
     for (int i = 0; i < count; ++i) write(to[i], from[i]);
   } else if (step == -1) {

@@ -363,6 +363,23 @@ struct Nothing {
   TORCH_IIR_INLINE void operator()(int) const {}
 };
 
+// What has no vectors to be loaded by, for rows [first, count) of a tile. Not inlined: it is seldom, or slow anyway,
+// and much code.
+template <bool reversed, class Sample, class T>
+[[gnu::noinline]] void load_one_by_one(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int first,
+                                       int count) {
+  for (int row = first; row < count; ++row) {
+    const std::int64_t at = (reversed ? count - 1 - row : row) * step;
+    for (int lane = 0; lane < lanes; ++lane) tile[row * lanes + lane] = static_cast<T>(read(rows[lane][at]));
+  }
+}
+template <class Sample>
+[[gnu::noinline]] void store_one_by_one(Sample* const (&rows)[lanes], int used, std::int64_t at, Pair pair) {
+  alignas(64) double values[lanes];
+  store_pair(values, pair);
+  for (int lane = 0; lane < used; ++lane) write(rows[lane][at], values[lane]);
+}
+
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
 // consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in
 // memory (0: nothing) is fetched into the second cache: these are more streams than the machine follows by itself.
@@ -414,11 +431,8 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
       }
     }
   }
-  for (; row < count; ++row) {
-    const std::int64_t at = (reversed ? count - 1 - row : row) * step;
-    for (int lane = 0; lane < lanes; ++lane) tile[row * lanes + lane] = static_cast<T>(read(rows[lane][at]));
-    consume(row);
-  }
+  if (row < count) load_one_by_one<reversed>(tile, rows, step, row, count);
+  for (; row < count; ++row) consume(row);
 }
 
 // Lanes that carry no signal get zeros.
@@ -487,10 +501,7 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
     }
   }
   for (; row < count; ++row) {
-    const std::int64_t at = (reversed ? count - 1 - row : row) * step;
-    alignas(64) double values[lanes];
-    store_pair(values, produce(row));
-    for (int lane = 0; lane < used; ++lane) write(rows[lane][at], values[lane]);
+    store_one_by_one(rows, used, (reversed ? count - 1 - row : row) * step, produce(row));
   }
 }
 

@@ -25,6 +25,10 @@ template <class Sample>
 SOSFiltPlan<Sample>& SOSFiltPlan<Sample>::operator=(SOSFiltPlan&&) noexcept = default;
 template <class Sample>
 SOSFiltPlan<Sample>::~SOSFiltPlan() = default;
+template <class Sample>
+SOSFiltPlan<Sample>::operator bool() const noexcept {
+  return made_ != nullptr;
+}
 
 template <class Sample>
 Status SOSFiltPlan<Sample>::make(const View<const double>& sos, const Sizes& channels,

@@ -34,8 +34,12 @@ Array aligned(const Array& array) {
 // As Python writes a shape, (2, 64), with a name for what is free, (2, T).
 inline std::string text(const Sizes& sizes, const std::string& free = "") {
   std::string result = "(";
-  for (int d = 0; d < sizes.dims; ++d) result += (d > 0 ? ", " : "") + std::to_string(sizes[d]);
-  if (!free.empty()) result += (sizes.dims > 0 ? ", " : "") + free;
+  const auto add = [&](const std::string& size) {
+    if (result.size() > 1) result += ", ";
+    result += size;
+  };
+  for (int d = 0; d < sizes.dims; ++d) add(std::to_string(sizes[d]));
+  if (!free.empty()) add(free);
   return result + (sizes.dims + (free.empty() ? 0 : 1) == 1 ? ",)" : ")");
 }
 inline std::string text(const py::array& array) { return py::str(array.attr("shape")); }

@@ -53,7 +53,7 @@ class InverseMelPlan {
   // others. Up to max_frames ≥ 1 frames a run.
   TORCH_IIR_API Status make(const View<const double>& fb, std::int64_t max_frames,
                             const InverseMelOptions& = {}) noexcept;
-  explicit operator bool() const noexcept { return made_ != nullptr; }
+  TORCH_IIR_API explicit operator bool() const noexcept;  // made?
 
   // mel [n_mels, frames] to spectrum [n_freqs, frames], of any strides, not in place. Frames that are not finite become
   // NaN. How long a frame takes depends on its values.

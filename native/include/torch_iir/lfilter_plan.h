@@ -25,7 +25,7 @@ class LFilterPlan {
   // b [..., len b] and a [..., len a], with an a[0] that is not 0; copied. At rest.
   TORCH_IIR_API Status make(const View<const double>& b, const View<const double>& a, const Sizes& channels,
                             const PlanOptions& = {}) noexcept;
-  explicit operator bool() const noexcept { return made_ != nullptr; }
+  TORCH_IIR_API explicit operator bool() const noexcept;  // made?
 
   // x [channels…, T] to y [outputs…, T].
   TORCH_IIR_API Status run(const View<const Sample>& x, const View<Sample>& y) noexcept;

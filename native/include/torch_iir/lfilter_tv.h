@@ -45,7 +45,7 @@ struct LFilterTV {
   std::int64_t period = 1;   // samples from frame to frame
   Rows<const Sample> x;
   Taps<const Coefficient> b;  // null: the drive is x
-  Taps<const Coefficient> a;  // no data needed where its length is 0
+  Taps<const Coefficient> a;  // no data needed where its length is 0; its first is 1 then
   Rows<const State> zx, zi;   // null: at rest
   Rows<Sample> y;
   Rows<State> zf;  // null: not wanted

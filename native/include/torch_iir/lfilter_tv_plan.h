@@ -32,7 +32,7 @@ class LFilterTVPlan {
   TORCH_IIR_API ~LFilterTVPlan();
 
   TORCH_IIR_API Status make(const TimeVaryingFilter&, const Sizes& channels, const PlanOptions& = {}) noexcept;
-  explicit operator bool() const noexcept { return made_ != nullptr; }
+  TORCH_IIR_API explicit operator bool() const noexcept;  // made?
 
   // x and y [channels…, T]; b [..., frames, b_length] and a [..., frames, a_length], whose leading dimensions broadcast
   // to the channels. A period of 1: as many frames as samples. A longer one: ⌈T / period⌉ frames or more. A block that

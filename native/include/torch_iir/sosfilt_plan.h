@@ -24,7 +24,7 @@ class SOSFiltPlan {
 
   // sos [..., S, 6], S ≥ 1, with a0 that are not 0; copied. At rest.
   TORCH_IIR_API Status make(const View<const double>& sos, const Sizes& channels, const PlanOptions& = {}) noexcept;
-  explicit operator bool() const noexcept { return made_ != nullptr; }
+  TORCH_IIR_API explicit operator bool() const noexcept;  // made?
 
   // x [channels…, T] to y [outputs…, T].
   TORCH_IIR_API Status run(const View<const Sample>& x, const View<Sample>& y) noexcept;
