@@ -502,13 +502,18 @@ void refusals() {
       refused(resized(x, 1, 0), resized(b, 2, 1), resized(a, 2, 1), resized(y.view(), 1, 0), Status::ok,
               "no samples, one frame");
 
-      const auto states = [&](View<double> zx, View<double> zi, Status status, const char* what) {
+      Array<double> other_zx(trial.zx.sizes()), other_zi(trial.zi.sizes());
+      other_zx.fill([] { return 100; });
+      other_zi.fill([] { return 100; });
+      const auto states = [&](const View<double>& zx, const View<double>& zi, Status status, const char* what) {
         CHECK(plan.set_state(zx, zi) == status, where, "set_state", what);
         unchanged(what);
         CHECK(plan.state(zx, zi) == status, where, "state", what);
         unchanged(what);
+        for (std::int64_t i = 0; i < other_zx.count(); ++i) CHECK(other_zx[i] == 100, where, "state", what, i);
+        for (std::int64_t i = 0; i < other_zi.count(); ++i) CHECK(other_zi[i] == 100, where, "state", what, i);
       };
-      const View<double> zx = trial.zx.view(), zi = trial.zi.view();
+      const View<double> zx = other_zx.view(), zi = other_zi.view();
       states(resized(zx, 1, 1), zi, Status::wrong_shape, "zx");
       states(zx, resized(zi, 1, 2), Status::wrong_shape, "zi");
       states(resized(zx, 2, 2), zi, Status::wrong_shape, "rows of zx");

@@ -677,12 +677,15 @@ class Refusals {
   }
 
   void states() {
-    View<double> z = trial_.zi.view();
+    Array<double> other(filter_.state_sizes, Lie::gaps);
+    other.fill([] { return 100; });
+    View<double> z = other.view();
     const auto both = [&](const View<double>& view, Status of_set, Status of_get, const char* what) {
       CHECK(plan.set_state(view) == of_set, where_, "set_state", what);
       same_state(what);
       CHECK(plan.state(view) == of_get, where_, "state", what);
       same_state(what);
+      for (std::int64_t i = 0; i < other.count(); ++i) CHECK(other[i] == 100, where_, "state", what, i);
     };
     const int last = z.dims() - 1;
     const auto wrong = [&](int d, std::int64_t to, Status status, const char* what) {
