@@ -2,6 +2,8 @@
 // against the conditions that a solution has to fulfil.
 #include "torch_iir/inverse_mel_plan.h"
 
+#include <tuple>
+
 #include "plans.h"
 
 using namespace torch_iir;

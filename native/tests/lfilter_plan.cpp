@@ -149,6 +149,8 @@ void every_size() {
 
 // Coefficients that are repeated through a stride of 0 are those of a bank of the same filters.
 void a_stride_of_0() {
+  static_assert(noexcept(LFilterPlan<float>().make({}, {}, {})) &&
+                noexcept(LFilterPlan<float>().set_coefficients({}, {})) && noexcept(LFilterPlan<float>().order()));
   const double b[] = {0.5, -0.25, 0.125}, a[] = {2, -1, 0.5};
   const double b_five[] = {0.5, -0.25, 0.125, 0.5, -0.25, 0.125, 0.5, -0.25, 0.125},
                a_five[] = {2, -1, 0.5, 2, -1, 0.5, 2, -1, 0.5};

@@ -304,7 +304,10 @@ void threads_and_blocks() {
 }
 
 void handles() {
-  static_assert(is_a_handle<LFilterTVPlan<float>> && is_a_handle<LFilterTVPlan<double>>);
+  static_assert(is_a_handle<LFilterTVPlan<float>> && is_a_handle<LFilterTVPlan<double>> &&
+                noexcept(LFilterTVPlan<float>().make({}, {})) &&
+                noexcept(LFilterTVPlan<float>().run({}, {}, {}, View<float>())) &&
+                noexcept(LFilterTVPlan<float>().set_state({}, {})) && noexcept(LFilterTVPlan<float>().state({}, {})));
   for (const int order : {2, 10}) {
     Case c{{.b_length = 2, .a_length = order}, {9}};
     Trial<float> trial(c, 150);

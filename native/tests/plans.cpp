@@ -4,6 +4,8 @@
 #include "plans.h"
 
 #include <array>
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <memory>

@@ -284,6 +284,8 @@ void overflows() {
 }
 
 void refusals() {
+  static_assert(noexcept(SOSFiltPlan<float>().make({}, {})) && noexcept(SOSFiltPlan<float>().set_coefficients({})) &&
+                noexcept(SOSFiltPlan<float>().sections()));
   const double unit[] = {1, 0, 0, 1, 0, 0};
   for (const int sections : {1, 3}) {
     Filter<float> filter(Case{{2, 1, 3}, {4, 1}, sections});
