@@ -136,5 +136,6 @@ def test_every_status_is_explained() -> None:
     assert enum
     statuses = re.findall(r"^ *(\w+)\b[ =0-9]*,", enum[1], re.MULTILINE)
     assert len(statuses) >= 8
-    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
+    section = PAGE.read_text().split("\n## Statuses\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert rows == statuses

@@ -96,13 +96,14 @@ struct InverseMelPlan<Sample>::Made {
     for (std::int64_t t = 0; t < frames; ++t) {
       const Sample* from = mel.data + t * mel.stride[1];
       Sample largest = 0;
+      bool finite = true;
       for (std::int64_t i = 0; i < kernel.m; ++i) {
         const Sample value = from[i * mel.stride[0]];
-        // a NaN stays one
-        if (!(value <= largest)) largest = value;
-        scaled[i * frames + t] = value < 0 ? 0 : value;
-        if (largest != largest) break;
+        finite &= std::isfinite(value);
+        scaled[i * frames + t] = value > 0 ? value : 0;
+        largest = value > largest ? value : largest;
       }
+      if (!finite) largest = std::numeric_limits<Sample>::quiet_NaN();  // and so all that is divided by it
       scale[t] = static_cast<Sample>(positive(largest)) / static_cast<Sample>(level);
       for (std::int64_t i = 0; i < kernel.m; ++i) scaled[i * frames + t] /= scale[t];
     }

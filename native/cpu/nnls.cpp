@@ -74,7 +74,7 @@ Status newton(NNLS<Sample> f, const Context& context) {
       f.batch, f.a, {f.a.stride, f.b.stride, f.mu.stride, f.prior.stride, f.x.stride, f.dual.stride, f.outcome.stride});
   return for_banks(f, sharing, context, [&](const Bank& bank, std::int64_t row) {
     const auto work = [&](std::int64_t first, std::int64_t last) {
-      const std::int64_t group = 1 + first / columns_per_task;  // no two ranges begin closer together
+      const std::int64_t group = 1 + first / columns_per_task;
       first += row * f.k;
       last += row * f.k;
       bool done = !f.prior || Newton<Sample, true>(f, bank, context).run(first, last, group, false, false);
@@ -91,7 +91,12 @@ Status newton(NNLS<Sample> f, const Context& context) {
       return true;
     };
     if (context.step == Step::measure) return work(f.k - 1, f.k) ? Status::ok : Status::out_of_memory;
-    return for_ranges(context, sharing * f.k, columns_per_task, work);
+    // The ranges of a plan, which keeps memory for each, begin at multiples of columns_per_task whoever splits them.
+    const std::int64_t unit = context.step == Step::everything ? 1 : columns_per_task, columns = sharing * f.k;
+    return for_ranges(context, (columns + unit - 1) / unit, columns_per_task / unit,
+                      [&](std::int64_t first, std::int64_t last) {
+                        return work(first * unit, last * unit < columns ? last * unit : columns);
+                      });
   });
 }
 
