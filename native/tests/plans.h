@@ -213,17 +213,15 @@ Matrices<T> matrices_of(const View<T>& view, const Sizes& all) {
 
 // ------------------------------------------------------------------------------------------------------------ threads
 
-// A thread for each of three uneven ranges, or fewer where they would be too short; the last one is started first.
-inline void threads(void* context, std::int64_t count, std::int64_t grain, ParallelFor::Body body, void* argument) {
+// A thread for each of three uneven ranges, however short, the last one started first.
+inline void threads(void* context, std::int64_t count, std::int64_t, ParallelFor::Body body, void* argument) {
   ++*static_cast<long*>(context);
-  const std::int64_t first = std::max(count / 5, grain), second = std::max(first + count / 2, first + grain);
-  std::vector<std::int64_t> cuts{0};
-  for (const std::int64_t cut : {first, second})
-    if (cut + grain <= count) cuts.push_back(cut);
-  cuts.push_back(count);
+  const std::int64_t cuts[] = {0, count / 5, count / 5 + (count + 1) / 2, count};
   std::vector<std::thread> running;
-  for (std::size_t i = cuts.size() - 1; i-- > 0;)
+  for (std::size_t i = 3; i-- > 0;) {
+    if (cuts[i] == cuts[i + 1]) continue;
     running.emplace_back([=, from = cuts[i], to = cuts[i + 1]] { body(argument, from, to); });
+  }
   for (std::thread& thread : running) thread.join();
 }
 // One by one, in no order.
