@@ -415,6 +415,7 @@ void every_size() {
     for (const int around : {order - 1, order, order + 1})
       if (around > 3) samples.push_back(around);
     for (const int t : samples) {
+      if (slow && t > 64 && (order + t) % 2 == 0) continue;
       for (int repeat = 0; repeat < (slow ? 1 : 3); ++repeat) {
         Case c{any_grid(), t, order};
         vary(c);
@@ -576,6 +577,7 @@ void not_finite() {
   using Results = Outputs<double, double>;
   for (const int order : {1, 2, 5, 17}) {
     for (const Frames frames : {Frames::all, Frames::one}) {
+      if (slow && (frames == Frames::all) != (order % 2 == 0)) continue;
       Case c{{1, 18}, samples, order};
       c.b_length = order == 2 ? -1 : 3;
       c.a_frames = frames;
