@@ -296,8 +296,9 @@ class Forward {
       if (k + 1 < order) step[k * order + k + 1] = 1;
       input[k] = filter.b[k + 1] - filter.a[k + 1] * filter.b[0];
     }
-    filter.powered = 0;
+    filter.powered = longest;
     filter.sound = longest == 0 || filter.tables.build(longest, step, input);
+    if (longest > 0) std::memcpy(&filter.power, &filter.tables.whole, sizeof(filter.power));
   }
 
   template <int order>
