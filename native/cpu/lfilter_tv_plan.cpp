@@ -19,9 +19,7 @@ struct LFilterTVPlan<Sample>::Made {
     if (taps.length == 0) return view.sizes.count() == (view.dims() == 0) ? Status::ok : Status::wrong_shape;
     const int frame = view.dims() - 2;
     if (frame < 0 || view.sizes[frame + 1] != taps.length) return Status::wrong_shape;
-    Sizes sizes = rows.outputs();
-    if (broadcast_into(sizes, leading(view.sizes, 2)) != Status::ok || !(sizes == rows.outputs()))
-      return Status::wrong_shape;
+    if (!rows.take(leading(view.sizes, 2))) return Status::wrong_shape;
     const std::int64_t frames = view.sizes[frame], period = kernel.period;
     const std::int64_t wanted = samples / period + (samples % period != 0);
     if (frames != 1 && (period == 1 ? frames != wanted : frames < wanted)) return Status::wrong_shape;
@@ -49,9 +47,7 @@ struct LFilterTVPlan<Sample>::Made {
   Status check_state(const View<const double>& state, const Taps<const Sample>& taps) const {
     if (taps.largest_lag() == 0 && state.dims() == 0) return Status::ok;
     if (state.dims() < 1 || state.sizes[state.dims() - 1] != taps.largest_lag()) return Status::wrong_shape;
-    Sizes sizes = rows.outputs();
-    if (broadcast_into(sizes, leading(state.sizes, 1)) != Status::ok || !(sizes == rows.outputs()))
-      return Status::wrong_shape;
+    if (!rows.take(leading(state.sizes, 1))) return Status::wrong_shape;
     return lacks_data(state.sizes, state.data) ? Status::no_data : Status::ok;
   }
   // Between a view of states and the plan's own; use(view's element, plan's).

@@ -103,6 +103,12 @@ class PlanRows {
   const Sizes& outputs() const { return outputs_; }
   std::int64_t count() const { return count_; }
 
+  // Whether an array of these leading sizes broadcasts to the outputs.
+  bool take(const Sizes& sizes) const {
+    Sizes result = outputs_;
+    return broadcast_into(result, sizes) == Status::ok && result == outputs_;
+  }
+
   // put(row, offset) for each row: where it begins in an array that broadcasts to the outputs, by its leading sizes.
   template <class Put>
   void for_each(const Sizes& sizes, const std::int64_t* stride, Put put) const {

@@ -100,10 +100,8 @@ class Stream {
   }
 
   Status set_state(const View<const double>& zi) {
-    if (zi.sizes.dims < state_dims) return Status::wrong_shape;
-    Sizes sizes = rows_.outputs();
-    const Status status = broadcast_into(sizes, leading(zi.sizes, state_dims));
-    if (status != Status::ok || !(sizes == rows_.outputs()) || !is_state(zi.sizes)) return Status::wrong_shape;
+    if (zi.sizes.dims < state_dims || !rows_.take(leading(zi.sizes, state_dims)) || !is_state(zi.sizes))
+      return Status::wrong_shape;
     if (lacks_data(zi.sizes, zi.data)) return Status::no_data;
     return load(zi);
   }
