@@ -232,6 +232,32 @@ inline void in_disorder(void* context, std::int64_t count, std::int64_t, Paralle
       if (i % 3 == of_three) body(argument, i, i + 1);
 }
 
+// A plan at rest filters x [rows, samples], which drives it beyond all bounds, twice and in pieces, as the direct form
+// did, to so many roundings a sample.
+template <class Plan>
+void grows_like(Array<double>& direct, int roundings, Plan& plan, Array<double>& x, const Sizes& sizes,
+                const std::string& where) {
+  constexpr double largest = std::numeric_limits<double>::max();
+  const std::int64_t samples = sizes[1];
+  Array<double> y(sizes), first(sizes);
+  for (const bool again : {false, true}) {
+    for (std::int64_t t = 0; t < samples; t += 300)
+      CHECK(plan.run(x.piece(t, 300), y.piece(t, 300)) == Status::ok, where);
+    for (std::int64_t i = 0; i < y.count(); ++i) {
+      const double allowed =
+          roundings * static_cast<double>(samples) * std::numeric_limits<double>::epsilon() * direct[i];
+      if (direct[i] > largest / 4 || !std::isfinite(direct[i])) {
+        CHECK(!(std::abs(y[i]) < largest / 16), where, again, i, y[i], direct[i]);
+      } else {
+        CHECK(std::abs(y[i] - direct[i]) <= allowed, where, again, i, y[i], direct[i]);
+      }
+    }
+    if (again) CHECK(y.same_bits(first), where);
+    first.copy(y);
+    CHECK(plan.reset() == Status::ok, where);
+  }
+}
+
 // ------------------------------------------------------------------------- filters that have coefficients of their own
 
 // What a row is to be, and its state after it, with how far a sound kernel may be from each.
