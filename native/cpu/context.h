@@ -1,6 +1,6 @@
 // What a call of a kernel has beside its parameters: threads, and, for plans, memory that lasts from call to call.
 //
-// A call does four things for each group of rows: it brings coefficients and states into the form that its loops read,
+// A call does three things for each group of rows: it brings coefficients and states into the form that its loops read,
 // runs, and writes the states back. All of it in one go, or, for a plan, one step a call; what lies in Scratch is
 // still there at the next step. A plan's first call only measures how much that is.
 #pragma once
@@ -13,7 +13,7 @@ namespace torch_iir {
 
 enum class Step {
   everything,
-  measure,  // says in *needs what it takes, and does nothing
+  measure,  // says in *needs what it takes, and does none of them
   load,     // coefficients and zi
   run,      // x to y
   store,    // zf

@@ -1,6 +1,7 @@
 #include "torch_iir/sosfilt_plan.h"
 
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "stream_plan.h"

@@ -1,8 +1,6 @@
 // What the plans of lfilter and of sosfilt have in common: signals go through row by row, and a state stays behind.
 #pragma once
 
-#include <new>
-
 #include "isa.h"
 #include "plan_rows.h"
 #include "torch_iir/instruction_sets.h"
