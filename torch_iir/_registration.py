@@ -38,8 +38,11 @@ class Op:
     arguments that are not tensors come after them. All batch dimensions broadcast. `keeps` are the outputs that the
     derivatives need beside the arguments. `like` is for an op that returns gradients, summed to the shape of its
     arguments: which argument each output resembles. `real` is for an op that complex numbers have no meaning for.
-    `sparse` names the arguments whose zeros are a structure that the op may rely on. An output that was not asked for
-    has the shape [0], and one of integers has no derivative. Where the schema returns one tensor, the functions below
+    `sparse` names the arguments whose zeros are a structure that the op may rely on. `linear` are groups of arguments:
+    the outputs are linear in each group, jointly, where the others are fixed; one that is absent stands for zeros.
+    `independent` names the arguments whose last dimension is one of things that do not touch each other, columns or
+    frequencies, as it is that of the outputs. An output that was not asked for has the shape [0], and one of integers
+    has no derivative. Where the schema returns one tensor, the functions below
     still deal in tuples.
     """
 
@@ -51,6 +54,8 @@ class Op:
     like: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[bool] = False
     sparse: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    independent: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, name: str) -> None:
         cls.name = name

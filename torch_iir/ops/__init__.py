@@ -1,5 +1,6 @@
 """The ops: for each its fake, its derivatives and samples of its arguments. Importing this package registers them."""
 
+from torch_iir import _sharding
 from torch_iir._registration import register
 from torch_iir.ops.fft import (
     FFT,
@@ -45,3 +46,4 @@ OPS = (
 
 for _op in OPS:
     register(_op)
+_sharding.register_when_imported(OPS)

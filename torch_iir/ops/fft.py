@@ -38,6 +38,7 @@ def _declared(
     class Transform(Op, name=name):
         core: ClassVar[dict[str, int]] = {"input": 1}
         real = to_bins
+        linear = (("input",),)
 
         @staticmethod
         def fake(input: Tensor, n: int, norm: int) -> tuple[Tensor]:
@@ -62,6 +63,7 @@ def _declared(
     class Adjoint(Op, name=f"{name}_adjoint"):
         core: ClassVar[dict[str, int]] = {"input": 1}
         real = from_bins
+        linear = (("input",),)
 
         @staticmethod
         def fake(input: Tensor, n: int, length: int, norm: int) -> tuple[Tensor]:

@@ -32,6 +32,7 @@ class FFTConvolve(Op, name="fftconvolve"):
     """
 
     core: ClassVar[dict[str, int]] = {"in1": 1, "in2": 1}
+    linear = (("in1",), ("in2",))
 
     @staticmethod
     def fake(

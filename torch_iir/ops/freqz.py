@@ -36,6 +36,7 @@ class Freqz(Op, name="freqz"):
     """h = freqz(b, a, w, wide): complex128 if wide, otherwise complex64."""
 
     core: ClassVar[dict[str, int]] = {"b": 2, "a": 2, "w": 1}
+    independent = ("w",)
 
     @staticmethod
     def fake(b: Tensor, a: Tensor, w: Tensor, wide: bool) -> tuple[Tensor, ...]:
@@ -90,6 +91,8 @@ class FreqzBackward(Op, name="freqz_backward"):
 
     core: ClassVar[dict[str, int]] = {"g": 1, "b": 2, "a": 2, "w": 1}
     like = ("b", "a", "w")
+    linear = (("g",),)
+    independent = ("g", "w")
 
     @staticmethod
     def fake(g: Tensor, b: Tensor, a: Tensor, w: Tensor, output_mask: int) -> tuple[Tensor, ...]:

@@ -33,6 +33,7 @@ class LFilter(Op, name="lfilter"):
 
     core: ClassVar[dict[str, int]] = {"x": 1, "b": 1, "a": 1, "zi": 1}
     keeps = (0,)
+    linear = (("x", "zi"), ("b", "zi"))
 
     @staticmethod
     def fake(x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -102,6 +103,7 @@ class LFilterBackward(Op, name="lfilter_backward"):
 
     core: ClassVar[dict[str, int]] = {"gy": 1, "gzf": 1, "x": 1, "b": 1, "a": 1, "zi": 1, "y": 1}
     like = ("x", "b", "a", "zi")
+    linear = (("gy", "gzf"),)
 
     @staticmethod
     def fake(

@@ -35,6 +35,7 @@ class LFilterFSM(Op, name="lfilter_fsm"):
 
     core: ClassVar[dict[str, int]] = {"x": 1, "b": 2, "a": 2}
     real = True
+    linear = (("x",),)
 
     @staticmethod
     def fake(x: Tensor, b: Tensor, a: Tensor, n_fft: int = 0) -> tuple[Tensor, ...]:
@@ -86,6 +87,7 @@ class LFilterFSMBackward(Op, name="lfilter_fsm_backward"):
     core: ClassVar[dict[str, int]] = {"gy": 1, "x": 1, "b": 2, "a": 2}
     like = ("x", "b", "a")
     real = True
+    linear = (("gy",),)
 
     @staticmethod
     def fake(gy: Tensor, x: Tensor, b: Tensor, a: Tensor, n_fft: int, output_mask: int) -> tuple[Tensor, ...]:

@@ -36,6 +36,7 @@ class LFilterTV(Op, name="lfilter_tv"):
 
     core: ClassVar[dict[str, int]] = {"x": 1, "b": 2, "a": 2, "zx": 1, "zi": 1}
     keeps = (0,)
+    linear = (("x", "zx", "zi"),)  # not in b and zi: an absent b is no zeros
 
     @staticmethod
     def fake(
@@ -141,6 +142,7 @@ class LFilterTVBackward(Op, name="lfilter_tv_backward"):
 
     core: ClassVar[dict[str, int]] = {"gy": 1, "gzf": 1, "x": 1, "b": 2, "a": 2, "zx": 1, "zi": 1, "y": 1}
     like = ("x", "b", "a", "zx", "zi")
+    linear = (("gy", "gzf"),)
 
     @staticmethod
     def fake(

@@ -42,6 +42,7 @@ class NNLS(Op, name="nnls"):
     keeps = (0, 1, 2)
     real = True
     sparse = ("a",)
+    independent = ("b", "mu", "prior")
 
     @staticmethod
     def fake(
@@ -137,6 +138,8 @@ class NNLSDerivative(Op, name="nnls_derivative"):
     keeps = (0, 1)
     real = True
     sparse = ("a",)
+    linear = (("g", "h"),)
+    independent = ("g", "h", "w", "mu")
 
     @staticmethod
     def fake(

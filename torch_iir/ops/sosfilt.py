@@ -31,6 +31,7 @@ class SOSFilt(Op, name="sosfilt"):
     """(y, zf) = sosfilt(x, sos, zi)."""
 
     core: ClassVar[dict[str, int]] = {"x": 1, "sos": 2, "zi": 2}
+    linear = (("x", "zi"),)
 
     @staticmethod
     def fake(x: Tensor, sos: Tensor, zi: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -90,6 +91,7 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
 
     core: ClassVar[dict[str, int]] = {"gy": 1, "gzf": 2, "x": 1, "sos": 2, "zi": 2}
     like = ("x", "sos", "zi")
+    linear = (("gy", "gzf"),)
 
     @staticmethod
     def fake(
