@@ -1,0 +1,5 @@
+"""Filters of signals that are longer than one device's memory: each rank of a group has a part of the time."""
+
+from torch_iir.distributed._lfilter import lfilter
+
+__all__ = ["lfilter"]
