@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from torch_iir import signal
 from torch_iir._arguments import (
     ArrayLike,
     as_coefficients,
@@ -18,13 +19,14 @@ from torch_iir._arguments import (
     first_tensor,
     result_dtype,
     state_dtype,
-    time_axis,
 )
-from torch_iir.distributed._collectives import Group, ranks_of
-from torch_iir.distributed._parts import filter_part
+from torch_iir.distributed._collectives import Group, Ranks, ranks_of
+from torch_iir.distributed._parts import filter_part, power
 from torch_iir.ops.lfilter import GA, GB, GX, GZI
 from torch_iir.ops.lfilter import lfilter as _lfilter
 from torch_iir.ops.lfilter import lfilter_backward as _lfilter_backward
+from torch_iir.signal._lfilter import along
+from torch_iir.signal._lfilter import filtered as filtered_here
 
 
 @overload
@@ -52,21 +54,32 @@ def lfilter(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """DRAFT: docstring to come."""
     ranks = ranks_of(group)
+    if ranks.size == 1:
+        return signal.lfilter(b, a, x, axis, zi)
     like = first_tensor(x, b, a)
     x, b, a = as_signal(x, "x", like), as_coefficients(b, "b", like), as_coefficients(a, "a", like)
     zi = None if zi is None else as_coefficients(zi, "zi", like)
-    axis = time_axis(x, axis)
-    x, zi = x.movedim(axis, -1), None if zi is None else zi.movedim(axis, -1)
+
+    def filtered(b: Tensor, a: Tensor, x: Tensor, zi: Tensor | None = None) -> Any:
+        y, zf = _filtered(ranks, x, b, a, zi)
+        return y if zi is None else (y, zf)
+
+    return filtered(b, a, x, zi) if axis == -1 else along(filtered, b, a, x, axis, zi)
+
+
+def _filtered(ranks: Ranks, x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As signal._lfilter.filtered."""
     batch, order = check_lfilter(x, b, a, zi)
-    wide = torch.promote_types(result_dtype(x, b, a, zi), torch.float64)
+    if order == 0:
+        return filtered_here(x, b, a, zi)
+    result = result_dtype(x, b, a, zi)
+    wide = torch.promote_types(result, torch.float64)
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
-        transition = _transition(x, b, a, wide)
-        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), transition)
+        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), _transition(x, b, a, wide))
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_lfilter(error, x, b, a, zi) from None
-    y = y.movedim(-1, axis).contiguous()
-    return y if zi is None else (y, zf.to(state_dtype(y.dtype, zi)).movedim(-1, axis).contiguous())
+    return y, zf.to(state_dtype(result, zi))
 
 
 class _LFilter:
@@ -95,5 +108,4 @@ def _transition(x: Tensor, b: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
     units = torch.eye(filter_order(b, a), dtype=dtype, device=x.device)
     silence = units.new_zeros(1).expand(len(units), 1)
     _, columns = _lfilter(silence, b.unsqueeze(-2), a.unsqueeze(-2), units)
-    power: Tensor = torch.linalg.matrix_power(columns.mT, x.shape[-1])
-    return power
+    return power(columns.mT, x.shape[-1])

@@ -110,3 +110,9 @@ def _states(transitions: Tensor, inputs: Tensor, first: Tensor) -> Tensor:
         products = torch.where(finite | (state != 0), transition * state, 0)
         states.append(products.sum(-1) + input)
     return torch.stack(states)
+
+
+def power(transition: Tensor, samples: int) -> Tensor:
+    """M_r, from the transition of the state over one sample."""
+    result: Tensor = torch.linalg.matrix_power(transition, samples)
+    return result

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def lfilter(
         x, b, a = as_signal(x, "x", like), as_coefficients(b, "b", like), as_coefficients(a, "a", like)
         zi = None if zi is None else as_coefficients(zi, "zi", like)
     if axis != -1:
-        return _lfilter_along(b, a, x, axis, zi)
+        return along(lfilter, b, a, x, axis, zi)
     y, zf = filtered(x, b, a, zi)
     return y if zi is None else (y, zf)
 
@@ -120,7 +120,10 @@ def filtered(
         raise explain_lfilter(error, x, b, a, zi, names) from None
 
 
-def _lfilter_along(b: Tensor, a: Tensor, x: Tensor, axis: int, zi: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+def along(
+    lfilter: Callable[..., Any], b: Tensor, a: Tensor, x: Tensor, axis: int, zi: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What a function like lfilter gives where time is another axis than the last."""
     axis = time_axis(x, axis)
     if zi is not None:
         if zi.dim() < -axis:
@@ -129,7 +132,9 @@ def _lfilter_along(b: Tensor, a: Tensor, x: Tensor, axis: int, zi: Tensor | None
             )
         y, zf = lfilter(b, a, x.movedim(axis, -1), zi=zi.movedim(axis, -1))
         return y.movedim(-1, axis).contiguous(), zf.movedim(-1, axis).contiguous()
-    return lfilter(b, a, x.movedim(axis, -1)).movedim(-1, axis).contiguous()
+    y = lfilter(b, a, x.movedim(axis, -1))
+    result: Tensor = y.movedim(-1, axis).contiguous()
+    return result
 
 
 def lfilter_zi(b: ArrayLike, a: ArrayLike) -> Tensor:

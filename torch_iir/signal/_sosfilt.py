@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
@@ -91,11 +91,24 @@ def sosfilt(
         like = first_tensor(x, sos)
         x, sos = as_signal(x, "x", like), as_coefficients(sos, "sos", like)
         zi = None if zi is None else as_coefficients(zi, "zi", like)
+    if axis == -1 and zi is None:
+        return filtered(x, sos)[0]
+    return along(filtered, sos, x, axis, zi)
+
+
+def along(
+    filtered: Callable[[Tensor, Tensor, Tensor | None, Sequence[str]], tuple[Tensor, Tensor]],
+    sos: Tensor,
+    x: Tensor,
+    axis: int,
+    zi: Tensor | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What sosfilt returns, from a function as the one below, of signals with time last and states (..., S, 2)."""
     if axis != -1:
         axis = time_axis(x, axis)
         x = x.movedim(axis, -1)
     if zi is None:
-        y, _ = filtered(x, sos)
+        y, _ = filtered(x, sos, None, SOSFILT_NAMES)
         return y if axis == -1 else y.movedim(-1, axis).contiguous()
     zi = _sections_last(zi, x, sos, axis)
     y, zf = filtered(x, sos, zi, ("x", "sos", "zi as (..., S, 2)"))  # not the shape that the user gave

@@ -1,0 +1,105 @@
+"""sosfilt with the time split over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from torch_iir import signal
+from torch_iir._arguments import (
+    ArrayLike,
+    as_coefficients,
+    as_signal,
+    check_sosfilt,
+    explain_sosfilt,
+    first_tensor,
+    result_dtype,
+    state_dtype,
+)
+from torch_iir.distributed._collectives import Group, Ranks, ranks_of
+from torch_iir.distributed._parts import filter_part, power
+from torch_iir.ops.sosfilt import FOR_SOS, FOR_X, FOR_ZI
+from torch_iir.ops.sosfilt import sosfilt as _sosfilt
+from torch_iir.ops.sosfilt import sosfilt_backward as _sosfilt_backward
+from torch_iir.signal._sosfilt import along
+
+
+@overload
+def sosfilt(sos: ArrayLike, x: ArrayLike, axis: int = -1, zi: None = None, *, group: Group = None) -> Tensor: ...
+@overload
+def sosfilt(
+    sos: ArrayLike, x: ArrayLike, axis: int = -1, *, zi: ArrayLike, group: Group = None
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def sosfilt(
+    sos: ArrayLike, x: ArrayLike, axis: int, zi: ArrayLike, *, group: Group = None
+) -> tuple[Tensor, Tensor]: ...
+
+
+def sosfilt(
+    sos: ArrayLike, x: ArrayLike, axis: int = -1, zi: ArrayLike | None = None, *, group: Group = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    ranks = ranks_of(group)
+    if ranks.size == 1:
+        return signal.sosfilt(sos, x, axis, zi)
+    like = first_tensor(x, sos)
+    x, sos = as_signal(x, "x", like), as_coefficients(sos, "sos", like)
+    zi = None if zi is None else as_coefficients(zi, "zi", like)
+
+    def filtered(x: Tensor, sos: Tensor, zi: Tensor | None, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return _filtered(ranks, x, sos, zi, names)
+
+    return along(filtered, sos, x, axis, zi)
+
+
+def _filtered(ranks: Ranks, x: Tensor, sos: Tensor, zi: Tensor | None, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """As signal._sosfilt.filtered."""
+    batch, sections = check_sosfilt(x, sos, zi, names)
+    result = result_dtype(x, sos, zi)
+    wide = torch.promote_types(result, torch.float64)
+    state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
+    try:
+        state = state.expand(*batch, sections, 2).flatten(-2)
+        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, _transition(x, sos, wide))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise explain_sosfilt(error, x, sos, zi, names) from None
+    return y, _by_section(zf).to(state_dtype(result, zi))
+
+
+class _SOSFilt:
+    """The op as a recurrence, of the arguments x and sos; its state is that of all sections, 2 S numbers."""
+
+    def run(self, arguments: Sequence[Tensor | None], state: Tensor) -> tuple[Tensor, Tensor]:
+        y, zf = _sosfilt(*arguments, _by_section(state))
+        return y, zf.flatten(-2)
+
+    def gradients(
+        self,
+        gy: Tensor | None,
+        gzf: Tensor | None,
+        arguments: Sequence[Tensor | None],
+        state: Tensor,
+        y: Tensor,
+        needed: Sequence[bool],
+    ) -> tuple[list[Tensor | None], Tensor]:
+        gzf = None if gzf is None else _by_section(gzf)
+        mask = FOR_ZI | sum(bit for bit, wanted in zip((FOR_X, FOR_SOS), needed, strict=True) if wanted)
+        *gradients, gzi = _sosfilt_backward(gy, gzf, *arguments, _by_section(state), mask)
+        wanted = [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)]
+        return wanted, gzi.flatten(-2)
+
+
+def _transition(x: Tensor, sos: Tensor, dtype: torch.dtype) -> Tensor:
+    """As that of lfilter."""
+    units = torch.eye(2 * sos.shape[-2], dtype=dtype, device=x.device)
+    silence = units.new_zeros(1).expand(len(units), 1)
+    _, columns = _sosfilt(silence, sos.unsqueeze(-3), _by_section(units))
+    return power(columns.flatten(-2).mT, x.shape[-1])
+
+
+def _by_section(state: Tensor) -> Tensor:
+    """(..., 2 S) as (..., S, 2)."""
+    return state.reshape(*state.shape[:-1], state.shape[-1] // 2, 2)
