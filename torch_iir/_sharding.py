@@ -130,9 +130,11 @@ def _strategies(op: type[Op]) -> Callable[..., list[Strategy]]:
             own = tensor.name is None or tensor.name in op.independent
             return Shard(len(tensor.shape) - 1) if own else None
 
+        batches = (by_batch(back) for back in range(1, batch + 1))
         return [
             strategy(lambda _: Replicate()),
-            *(by_batch(back) for back in range(1, batch + 1)),
+            # What has the size 1 in all of them cannot be sharded, nor is it summed over.
+            *(found for found in batches if any(isinstance(placement, Shard) for placement in found[1])),
             *map(by_linearity, op.linear),
             *([strategy(by_independence)] if op.independent else ()),
         ]

@@ -235,7 +235,8 @@ def _moved(b: Tensor, db: Tensor) -> Tensor:
 
 def _own(b: Tensor) -> Tensor:
     """Where the cascades of `_moved` have ḃ."""
-    return torch.eye(b.shape[-2], dtype=torch.bool, device=b.device).unsqueeze(-1)
+    section = _numbers(b, b.shape[-2])
+    return (section.unsqueeze(-1) == section).unsqueeze(-1)
 
 
 def _extended(b: Tensor, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,4 +252,9 @@ def _extended(b: Tensor, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
 
 def _lagged(taps: Tensor) -> Tensor:
     """k c_k."""
-    return taps * torch.arange(taps.shape[-1], dtype=torch.float64, device=taps.device)
+    return taps * _numbers(taps, taps.shape[-1])
+
+
+def _numbers(like: Tensor, count: int) -> Tensor:
+    """0 … count − 1, made from a tensor: if that is a DTensor, they have to be one on its mesh."""
+    return like.new_ones(count, dtype=torch.float64).cumsum(0) - 1
