@@ -21,7 +21,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, gather, ranks_of
-from torch_iir.distributed._parts import filter_part, power
+from torch_iir.distributed._parts import filter_part
 from torch_iir.ops.lfilter_tv import GA, GB, GX, GZI, GZX
 from torch_iir.ops.lfilter_tv import lfilter_tv as _lfilter_tv
 from torch_iir.ops.lfilter_tv import lfilter_tv_backward as _lfilter_tv_backward
@@ -77,9 +77,9 @@ def lfilter_tv(
     Note:
         A rank sends the last Kb − 1 samples of its part, and while they are under way filters the Ka − 1 unit states,
         which tells what its part makes of any past y; then its part, from rest; and once more when it knows the past.
-        With N = Ka − 1 that is N passes for every row of coefficients, none where they are constant, and 2 for every
-        row of the signal. R ranks so take less time than one from R > N + 2 on where every row of the signal has
-        coefficients of its own, and from R > 2 where many rows share them.
+        With N = Ka − 1 that is N passes for every row of coefficients and 2 for every row of the signal, backwards 2
+        alone. R ranks so take less time than one from R > N + 2 on where every row of the signal has coefficients of
+        its own, and from R > 2 where many rows share them.
 
         Differentiable in b, a, x and zi to any order, backwards; not under forward mode or vmap, nor, by torch.compile,
         twice. A gradient is that of the sum of what all ranks make losses of. That of what ranks share, coefficients
@@ -117,7 +117,7 @@ def lfilter_tv(
         wide = torch.promote_types(result_dtype(x, b, a, zx, zy), torch.float64)
         state = x.new_zeros((), dtype=wide) if zy is None else zy.to(wide)
         try:
-            transition = _transition(a, x.shape[-1], wide)  # while what is past is under way
+            transition = _transition(x, a)  # while what is past is under way
             before, after = past()
             y, zf = filter_part(_LFilterTV(), ranks, (x, b, a, before), state.expand(*batch, order), transition)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -165,7 +165,7 @@ def _exchanged_past(ranks: Ranks, x: Tensor, zx: Tensor | None, lag: int) -> Cal
     own = own.expand(*batch, lag)
     end = x.narrow(-1, x.shape[-1] - inside, inside).flip(-1).expand(*batch, inside)
     end = torch.cat([end, own], -1).narrow(-1, 0, lag)
-    arrived = gather(ranks, end, end.new_tensor(lag if first else inside, dtype=torch.float64))
+    arrived = gather(ranks, end, end.new_full((), lag if first else inside, dtype=torch.float64))
 
     def past() -> tuple[Tensor | None, Tensor]:
         ends, counts = arrived()
@@ -179,45 +179,41 @@ def _exchanged_past(ranks: Ranks, x: Tensor, zx: Tensor | None, lag: int) -> Cal
             part = (time.unsqueeze(-1) >= stop).sum(-1)
             return samples.index_select(-1, part * lag + stop[part] - 1 - time)
 
-        is_first = torch.tensor(first, device=x.device)
+        is_first = stop.new_full((), first, dtype=torch.bool)
         return torch.where(is_first, own, before(max(ranks.rank, 1))), before(ranks.size)
 
     return past
 
 
-class _Responses(torch.autograd.Function):
-    """The final states (…, N, N), one a row, of the unit states after all rows of a, without an input.
+def _transition(x: Tensor, a: Tensor) -> Tensor:
+    """That of the past of y over a part; of constant coefficients it is a power, but for those there is lfilter."""
+    dtype = torch.promote_types(a.dtype, x.real.dtype)  # one for which the kernel reads a where it lies
+    silence = a.new_zeros(1, dtype=dtype).expand(a.shape[-1] - 1, x.shape[-1])
+    transition: Tensor = _Responses.apply(silence, a).mT  # type: ignore[no-untyped-call]
+    return transition
 
-    Backwards the outputs are computed anew: they would take N times the memory of a signal, for second derivatives.
+
+class _Responses(torch.autograd.Function):
+    """What the unit states, one a row, become in a time of silence (N, T): (…, N, N).
+
+    Backwards, where only second derivatives go, the outputs are computed anew: N times those of a signal are not kept.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(a)
-        ctx.dtype = dtype
-        silence, units = _units(a, dtype)
-        zf: Tensor = _lfilter_tv(silence, None, a.unsqueeze(-3), None, units, *SETTINGS)[1]
-        return zf
+    def forward(ctx: Any, silence: Tensor, a: Tensor) -> Tensor:
+        ctx.save_for_backward(silence, a)
+        _, zf = _lfilter_tv(silence, None, a.unsqueeze(-3), None, _units(silence), *SETTINGS)
+        return zf  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        (a,) = ctx.saved_tensors
-        silence, units = _units(a, ctx.dtype)
-        coefficients = a.unsqueeze(-3)
+        silence, a = ctx.saved_tensors
+        units, coefficients = _units(silence), a.unsqueeze(-3)
         y, _ = _lfilter_tv(silence, None, coefficients, None, units, *SETTINGS)
         arguments = (silence, None, coefficients, None, units, y, *SETTINGS, GA)
-        _, _, ga, _, _ = _lfilter_tv_backward(None, gradient, *arguments)
-        return ga.squeeze(-3), None
+        ga = _lfilter_tv_backward(None, gradient, *arguments)[2]
+        return None, ga.squeeze(-3)
 
 
-def _units(a: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A silent signal, of the dtype of a so that the kernel reads a where it lies, and the unit states."""
-    units = torch.eye(a.shape[-1] - 1, dtype=dtype, device=a.device)
-    return a.new_zeros(1).expand(len(units), a.shape[-2]), units
-
-
-def _transition(a: Tensor, samples: int, dtype: torch.dtype) -> Tensor:
-    """That of the past of y over a part."""
-    responses = _Responses.apply(a, dtype)  # type: ignore[no-untyped-call]
-    transition: Tensor = responses.mT
-    return power(transition, samples) if a.shape[-2] == 1 else transition
+def _units(silence: Tensor) -> Tensor:
+    return torch.eye(len(silence), dtype=torch.promote_types(silence.dtype, torch.float64), device=silence.device)
