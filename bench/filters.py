@@ -68,9 +68,9 @@ def moving_filter(order: int, samples: int) -> tuple[Array, Array]:
     return np.ascontiguousarray(b.T), np.ascontiguousarray(a.T)
 
 
-def noise(shape: tuple[int, ...]) -> list[Array]:
+def noise(shape: tuple[int, ...], count: int = INPUTS) -> list[Array]:
     generator = np.random.default_rng(SEED)
-    return [generator.standard_normal(shape) for _ in range(INPUTS)]
+    return [generator.standard_normal(shape) for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class Filtering:
     def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         return [torch.from_numpy(c) for c in self.coefficients], [torch.from_numpy(x) for x in self.signals]
 
-    def ours(self, name: str = "torch_iir", **options: Any) -> Call:
+    def ours(self, name: str = "torch_iir", face: Any = torch_iir.signal, **options: Any) -> Call:
         coefficients, signals = self.tensors
-        run, count = partial(getattr(torch_iir.signal, self.function), *coefficients), len(signals)
+        run, count = partial(getattr(face, self.function), *coefficients), len(signals)
         return Call(name, lambda n: run(signals[n % count]), self.expected, **options)
 
     def scipy(self, **options: Any) -> Call:

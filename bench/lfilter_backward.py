@@ -41,11 +41,11 @@ class Backward:
         self.job = job
         self.g = torch.from_numpy(g.astype(job.signals[0].dtype, copy=False))
 
-    def ours(self, name: str = "torch_iir", **options: Any) -> Call:
+    def ours(self, name: str = "torch_iir", face: Any = torch_iir.signal, **options: Any) -> Call:
         coefficients, signals = self.job.tensors
         leaves = [c.clone().requires_grad_() for c in coefficients]
         xs = [x.clone().requires_grad_() for x in signals]
-        filtered = partial(getattr(torch_iir.signal, self.job.function), *leaves)
+        filtered = partial(getattr(face, self.job.function), *leaves)
 
         def run(n: int) -> tuple[Tensor, ...]:
             x = xs[n % len(xs)]

@@ -37,6 +37,7 @@ class Call:
         share: of the work that a run does; the time of all of it is extrapolated.
         once: too slow to take turns: it runs once, for the 0-th input, and that is both compared and timed.
         context: entered around the runs, outside the clock.
+        clock: that shows its time, where other processes do the work.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Call:
     share: float = 1.0
     once: bool = False
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    clock: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def single(call: Call, clock: Callable[[], float] = time.perf_counter) -> tuple[
 
 def timed(call: Call, turn: int, clock: Callable[[], float]) -> float:
     """Seconds per run, of all the work."""
-    run = call.run
+    run, clock = call.run, call.clock or clock
     inputs = range(turn, turn + call.repeat)
     with call.context():
         start = clock()
@@ -133,7 +135,9 @@ def copy_of(bytes_moved: int, like: Call) -> Call:
 
 
 def peak_bytes(call: Call) -> int | None:
-    """By how much a run raises the resident memory of the process at its highest."""
+    """By how much a run raises the resident memory of the process at its highest. None if others do the work."""
+    if call.clock is not None:
+        return None
     turns = count()
     with call.context():
         return timing.peak_bytes(lambda: call.run(next(turns)))

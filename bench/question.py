@@ -73,10 +73,11 @@ class Question:
     """One file of the folder. ``figures(quick)`` makes its rows, on short signals if quick.
 
     The table is ``"speed"`` for figures against another, ``"limits"`` for those that stand alone, ``"algorithms"`` for
-    variants of ours beside each other, ``"peers"`` for figures against torchaudio, which has an environment of its own.
+    variants of ours beside each other, ``"ranks"`` for those on several processes, ``"peers"`` for figures against
+    torchaudio, which has an environment of its own.
     """
 
-    table: Literal["speed", "limits", "algorithms", "peers"]
+    table: Literal["speed", "limits", "algorithms", "ranks", "peers"]
     figures: Callable[[bool], Iterator[Figure]]
 
 

@@ -47,6 +47,8 @@ def markdown(results: Results) -> str:
         parts += ["## Beside torchaudio", table(SPEED, figures)]
     if figures := of_table(results, "limits"):
         parts += ["## Limits", "Less is better.", table(LIMITS, figures)]
+    if figures := of_table(results, "ranks"):
+        parts += ["## Ranks", ranks(figures)]
     if variants := of_algorithms(results):
         parts += ["## Algorithms", *map(algorithms, variants.values())]
     return "\n\n".join(parts) + "\n"
@@ -151,6 +153,18 @@ def algorithms(figures: Sequence[Record]) -> str:
     forced = any("automatic" in figure["seconds"] for figure in figures)
     bold = "; in bold, the one that runs unless another is forced" if forced else ""
     return f"Million samples a second{bold}.\n\n{table(columns, figures)}"
+
+
+def ranks(figures: Sequence[Record]) -> str:
+    """What a call of each takes."""
+    names = dict.fromkeys(name for figure in figures for name in figure["seconds"] if name != "copy")
+
+    def cell(figure: Record, name: str) -> str:
+        return number(1e3 * figure["seconds"][name]) if name in figure["seconds"] else "–"
+
+    columns: Columns = {"question": lambda figure: str(figure["figure"])}
+    columns |= {name: partial(cell, name=name) for name in names}
+    return f"Milliseconds.\n\n{table(columns, figures)}"
 
 
 def number(value: float) -> str:

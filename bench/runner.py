@@ -67,6 +67,9 @@ def line(record: Record, table: str) -> str:
     if table == "algorithms":
         speeds = {name: record["samples"] / seconds / 1e6 for name, seconds in record["seconds"].items()}
         return f"{record['figure']}, MS/s: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    if table == "ranks":
+        seconds = {name: report.number(1e3 * seconds) for name, seconds in record["seconds"].items()}
+        return f"{record['figure']}, ms: " + ", ".join(f"{name} {ms}" for name, ms in seconds.items())
     columns = report.LIMITS if table == "limits" else report.SPEED
     cells = {name: cell(record).replace("**", "") for name, cell in columns.items()}
     return f"{cells.pop('question')}: " + ", ".join(f"{name} {cell}" for name, cell in cells.items() if cell != "–")
