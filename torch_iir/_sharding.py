@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from torch_iir._registration import Op
 
@@ -71,10 +72,22 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         return spec
 
 
+def numbers(count: int, like: Tensor) -> Tensor:
+    """0, 1, … count − 1 in float64 where another tensor is: on its device, and on its mesh if it is a DTensor."""
+    if isinstance(like, _distributed):
+        return like.new_ones(count, dtype=torch.float64).cumsum(0) - 1
+    return torch.arange(count, dtype=torch.float64, device=like.device)
+
+
+_distributed: tuple[type, ...] = ()  # DTensor, once it is imported
+
+
 def _register(ops: Sequence[type[Op]]) -> None:
+    global _distributed
     from torch.distributed.tensor import DTensor
     from torch.distributed.tensor.experimental import register_sharding
 
+    _distributed = (DTensor,)
     infos = DTensor._op_dispatcher.sharding_propagator.op_to_schema_info
     for op in ops:
         overload = getattr(torch.ops.torch_iir, op.name).default

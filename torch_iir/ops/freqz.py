@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 
 from torch_iir._arguments import broadcast_batch, check_freqz
 from torch_iir._registration import Op, Tensors
+from torch_iir._sharding import numbers
 from torch_iir.ops._gradients import add, like
 from torch_iir.ops.lfilter import wide
 
@@ -235,7 +236,7 @@ def _moved(b: Tensor, db: Tensor) -> Tensor:
 
 def _own(b: Tensor) -> Tensor:
     """Where the cascades of `_moved` have ḃ."""
-    section = _numbers(b, b.shape[-2])
+    section = numbers(b.shape[-2], b)
     return (section.unsqueeze(-1) == section).unsqueeze(-1)
 
 
@@ -252,9 +253,4 @@ def _extended(b: Tensor, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
 
 def _lagged(taps: Tensor) -> Tensor:
     """k c_k."""
-    return taps * _numbers(taps, taps.shape[-1])
-
-
-def _numbers(like: Tensor, count: int) -> Tensor:
-    """0 … count − 1, made from a tensor: if that is a DTensor, they have to be one on its mesh."""
-    return like.new_ones(count, dtype=torch.float64).cumsum(0) - 1
+    return taps * numbers(taps.shape[-1], taps)

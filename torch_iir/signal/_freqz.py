@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_iir._arguments import ArrayLike, as_coefficients, check_lfilter, check_sosfilt, first_tensor
+from torch_iir._sharding import numbers
 from torch_iir.ops.freqz import freqz as _freqz
 
 
@@ -130,7 +131,7 @@ def _frequencies(
             raise ValueError(f"worN must not be negative, got {count}")
         intervals = count - 1 if include_nyquist and not whole else count
         step = fs * (1.0 if whole else 0.5) / max(intervals, 1)
-        w = torch.arange(count, dtype=torch.float64, device=like.device) * step
+        w = numbers(count, like) * step
     else:
         w = as_coefficients(worN, "worN", like)
         if w.is_complex():
