@@ -202,11 +202,14 @@ class _Responses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, silence: Tensor, a: Tensor) -> Tensor:
         ctx.save_for_backward(silence, a)
+        ctx.set_materialize_grads(False)
         _, zf = _lfilter_tv(silence, None, a.unsqueeze(-3), None, _units(silence), *SETTINGS)
         return zf  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        if gradient is None:  # so it is for a first derivative
+            return None, None
         silence, a = ctx.saved_tensors
         units, coefficients = _units(silence), a.unsqueeze(-3)
         y, _ = _lfilter_tv(silence, None, coefficients, None, units, *SETTINGS)
