@@ -22,8 +22,9 @@ Gradients flow through it to the chunks before until ``detach_state()`` cuts the
 parameters may change from chunk to chunk. A compiled module has two graphs, for the first chunk and for the others, or
 one after ``reset(batch_shape)``, which `torch.export` needs too. An exported stream does not carry gradients from chunk
 to chunk. Transforms of `torch.func` take modules that do not stream. What runs a call twice, as
-`torch.utils.checkpoint` does, moves the state twice; and ``DistributedDataParallel`` needs ``broadcast_buffers=False``,
-or all streams would go on from the state of the first.
+`torch.utils.checkpoint` does, moves the state twice; and ``DistributedDataParallel`` needs ``broadcast_buffers=False``
+(``forward_sync_buffers=False`` where torch has that), or all streams would go on from the state of the first. That is
+an error, but a compiled module cannot see it.
 """
 
 from torch_iir.nn._bank import BiquadBank

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from torch_iir._arguments import as_signal, broadcast_shape
 from torch_iir._registration import _transforms_active as transforms_active
@@ -31,8 +32,10 @@ class Filter(nn.Module):
             raise ValueError("x must have at least one dimension, got a scalar")
         if not self.stream:
             return self._filtered(x, None)[0]
-        if not torch.compiler.is_compiling() and transforms_active():
-            raise ValueError("a module with stream=True cannot run inside a transform of torch.func")
+        if not torch.compiler.is_compiling():
+            if transforms_active():
+                raise ValueError("a module with stream=True cannot run inside a transform of torch.func")
+            _check_own(self.state)
         shape = self._state_shape(x.shape[:-1])
         state = self.state
         if state is None:
@@ -110,6 +113,21 @@ class Filter(nn.Module):
         if self.state is not None:
             attributes["_buffers"] = {**self._buffers, "state": self.state.detach()}
         return attributes
+
+
+def _check_own(state: Tensor | None) -> None:
+    """By default DistributedDataParallel writes the first rank's buffers over those of the others before a forward.
+
+    A tensor does not show it, not even to autograd. The wrapper that is at work can be asked.
+    """
+    wrapper: Any = DistributedDataParallel._active_ddp_module
+    if wrapper is None or not wrapper.will_sync_module_buffers():
+        return
+    if any(buffer is state for buffer in wrapper.modules_buffers):
+        raise ValueError(
+            "a module with stream=True has a state of its own on each rank, and this one's was overwritten with the "
+            "first rank's: give DistributedDataParallel broadcast_buffers=False"
+        )
 
 
 def broadcast(batch_shape: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
