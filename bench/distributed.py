@@ -82,7 +82,7 @@ class Case:
 
 TAPS = 3  # of lfilter_tv's b
 LONG, ROWS = (1, 2_600_000), (64, 480_000)
-CASES = (
+CASES: tuple[Case, ...] = (
     Case("lfilter", 2, LONG),
     Case("lfilter", 2, LONG, backward=True),
     Case("lfilter", 2, ROWS),
@@ -103,9 +103,9 @@ FIXED = tuple(
 def figures(quick: bool) -> Iterator[Figure]:
     if len(os.sched_getaffinity(0)) < SIZE:
         return
-    long, fixed, by_rows = (*CASES, *WEAK), FIXED, (ROWS, (ROWS[0], SHORT))
+    long, fixed, by_rows = [*CASES, *WEAK], [*FIXED], [ROWS, (ROWS[0], SHORT)]
     if quick:
-        long, fixed, by_rows = (*CASES[1::2], WEAK[0]), FIXED[:1], by_rows[1:]
+        long, fixed, by_rows = [*CASES[1::2], WEAK[0]], fixed[:1], by_rows[1:]
     with Ranks(SIZE) as ranks, Ranks(SIZE, alone=True) as alone, Ranks(MANY, alone=True) as one_of_many:
         for case in long:
             short = replace(case, shape=(case.shape[0], case.shape[1] // 64)) if quick else case

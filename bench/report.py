@@ -14,6 +14,7 @@ from bench.question import Record
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
+OF_RANKS = ROOT / "docs" / "distributed.md"
 
 Results = dict[str, Any]  # of one instruction set: {"machine": …, "questions": {name: {"table": …, "figures": […]}}}
 
@@ -84,7 +85,7 @@ def measured(all_results: Sequence[Results]) -> str:
 
 
 def with_blocks(text: str, blocks: dict[str, str]) -> str:
-    """The README with its blocks as they have to be. Raises where "bench" has no place; the others are optional."""
+    """A page with its blocks as they have to be. Raises where "bench" has no place; the others are optional."""
     for name, block in blocks.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, found, rest = text.partition(start)
@@ -92,7 +93,7 @@ def with_blocks(text: str, blocks: dict[str, str]) -> str:
         if closed:
             text = f"{before}{start}{block}\n{end}{after}"
         elif found or name == "bench":
-            raise ValueError(f"README.md must have a line {start.strip()} and after it a line {end}")
+            raise ValueError(f"the page must have a line {start.strip()} and after it a line {end}")
     return text
 
 

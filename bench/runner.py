@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import bench
-from bench import machine, report
+from bench import machine, report, scaling
 from bench.question import Question, Record, answer
 
 
@@ -88,19 +88,27 @@ def keep(results: report.Results, whole: bool, folder: Path = report.RESULTS) ->
     print(f"Written: {os.path.relpath(report.save(results, folder))}")
 
 
-def readme(check: bool, path: Path = report.README, folder: Path = report.RESULTS) -> int:
-    """Brings the README's tables up to the results, or only checks that they are."""
+def readme(
+    check: bool, path: Path = report.README, folder: Path = report.RESULTS, of_ranks: Path = report.OF_RANKS
+) -> int:
+    """Brings the tables of the README and the docs up to the results, or only checks that they are."""
     results = report.load(folder)
     if not results:
         print("bench/results/ is empty: python -m bench")
         return 1
-    text = path.read_text()
-    wanted = report.with_blocks(text, report.readme_blocks(results, report.load(folder, peers=True)))
-    if check and text != wanted:
-        print("README.md does not show what bench/results/ holds: python -m bench --readme")
+    pages = {
+        path: report.readme_blocks(results, report.load(folder, peers=True)),
+        of_ranks: scaling.blocks(results[0]),
+    }
+    wanted = {page: report.with_blocks(page.read_text(), blocks) for page, blocks in pages.items()}
+    stale = [page for page, text in wanted.items() if page.read_text() != text]
+    if check and stale:
+        names = " and ".join(page.name for page in stale)
+        print(f"What bench/results/ holds is not what is shown by {names}: python -m bench --readme")
         return 1
     if not check:
-        path.write_text(wanted)
+        for page in stale:
+            page.write_text(wanted[page])
     return 0
 
 
@@ -109,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(questions())}; default: all")
     parser.add_argument("--peers", action="store_true", help=f"those beside torchaudio: {', '.join(questions(True))}")
     parser.add_argument("--quick", action="store_true", help="short signals, two rounds, nothing written")
-    parser.add_argument("--readme", action="store_true", help="only write the results into README.md")
-    parser.add_argument("--check", action="store_true", help="only check that README.md shows the results")
+    parser.add_argument("--readme", action="store_true", help="only write the results into README.md and docs/")
+    parser.add_argument("--check", action="store_true", help="only check that these show the results")
     options = parser.parse_args(arguments)
     known = questions(options.peers)
     if unknown := sorted(set(options.questions) - set(known)):

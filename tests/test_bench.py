@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ranks
 import torch
 
 import torch_iir
@@ -20,6 +22,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # bench is not installed; th
 from bench import (
     backend,
     backend_peers,
+    distributed,
     inverse_mel,
     lfilter_tv,
     machine,
@@ -27,9 +30,11 @@ from bench import (
     mel_quality,
     mel_to_audio,
     mels,
+    process_group,
     report,
     rewrites,
     runner,
+    scaling,
 )
 from bench.compare import Expected, WrongOutputError
 from bench.measure import INPUTS, Call, Plan, Times, copy_of, interleaved, peak_bytes, peaks, single
@@ -96,6 +101,14 @@ def test_time_of_a_share_is_extrapolated() -> None:
     assert interleaved([call], Plan(warmup=1, fewest=4, most=9, slow=3), clock)[0] == Times(2, (2, 2), 4)
     times, result = single(replace(call, run=lambda n: [clock.call("theirs", 0.5).run(n), n]), clock)
     assert (times, result) == (Times(2, (2, 2), 1), [None, 0])
+
+
+def test_time_where_others_work() -> None:
+    here, there = Clock(), Clock()
+    call = replace(there.call("ranks", 0.5, repeat=1), clock=there)
+    (times,) = interleaved([call], Plan(warmup=1, fewest=4, most=4), here)
+    assert times == Times(0.5, (0.5, 0.5), 4)
+    assert peak_bytes(call) is None
 
 
 def test_copy_moves_the_bytes() -> None:
@@ -237,6 +250,12 @@ def test_against_torchlpc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def ranks_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that ranks are forked from is one for all tests."""
+    monkeypatch.setattr(process_group, "PRELOADED", ranks.PRELOADED)
+
+
+@pytest.fixture
 def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes its place where it is not."""
     if find_spec("torchaudio") is None:
@@ -251,7 +270,7 @@ def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PLAIN", "eager")
 
 
-@pytest.mark.usefixtures("torchaudio", "without_inductor")
+@pytest.mark.usefixtures("torchaudio", "without_inductor", "ranks_of_the_tests")
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_question_quickly(name: str) -> None:
     threads = torch.get_num_threads()
@@ -259,6 +278,15 @@ def test_question_quickly(name: str) -> None:
         assert record["value"] > 0
         assert runner.line(record, QUESTIONS[name].table)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("ranks_of_the_tests")
+def test_rank_that_fails_is_heard() -> None:
+    with (
+        process_group.Ranks(2) as group,
+        pytest.raises(RuntimeError, match=r"rank 1: (?s:.*)ValueError: invalid literal"),
+    ):
+        group.load(task=[(len, "ab"), (int, "ab")])
 
 
 def test_where_torch_compile_raises() -> None:
@@ -355,6 +383,44 @@ def test_peers_are_kept_apart(results: report.Results, tmp_path: Path) -> None:
     above, below = path.read_text().split("<!-- bench peers -->")
     assert ("of peers" in above, "of peers" in below) == (False, True)
     assert ("of speed" in above, "of speed" in below) == (True, False)
+
+
+def seconds_of_ranks() -> list[dict[str, Any]]:
+    """One process takes 1 s, a rank alone twice the time of its part and 0.1 s; for nothing, one of 64 takes 0.72 s."""
+    passes = {"1 thread": 1.0, "2 ranks": 1.2, distributed.ALONE: 1.1}
+    fixed = {distributed.ALONE: 0.1, distributed.ONE_OF_MANY: 0.72, "all-gather": 0.001}
+    figures = [(case.name, passes) for case in distributed.CASES] + [(case.name, fixed) for case in distributed.FIXED]
+    return [{"figure": name, "seconds": seconds} for name, seconds in figures]
+
+
+def test_model_of_many_ranks() -> None:
+    case = distributed.CASES[0]
+    model = scaling.Model.of(case, seconds_of_ranks())
+    assert (model.one, model.passes) == (1, pytest.approx(2))
+    network = scaling.Network("slow", 0.01, 4_800.0)  # a message of 48 bytes takes 0.02 s a step
+    assert case.messages() == [48]
+    assert model.speedup(8, network) == pytest.approx(1 / (2 / 8 + 0.16 + 7 * 0.02))
+    assert model.pays_from(8, network) == pytest.approx(case.shape[1] * 0.3 / (1 - 2 / 8))
+    assert model.pays_from(2, network) == float("inf")
+    best = model.fastest(network)
+    assert best == 8  # √(2 / (0.01 + 0.02)) = 8.2
+    assert model.speedup(best, network) > max(model.speedup(ranks, network) for ranks in (best - 1, best + 1))
+
+
+def test_docs_are_brought_up_to_the_results(results: report.Results, tmp_path: Path) -> None:
+    readme, page, folder = tmp_path / "README.md", tmp_path / "distributed.md", tmp_path / "results"
+    readme.write_text("<!-- bench -->\n<!-- /bench -->\n")
+    page.write_text(
+        "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("bench distributed", "bench distributed model"))
+    )
+    figures = {"distributed": {"table": "ranks", "figures": seconds_of_ranks()}}
+    runner.keep(on("avx512", results | {"questions": results["questions"] | figures}), whole=True, folder=folder)
+    for check, status in ((True, 1), (False, 0), (True, 0)):
+        assert runner.readme(check, readme, folder, page) == status
+    times, model = page.read_text().split("<!-- bench distributed model -->")
+    assert f"| {distributed.FIXED[0].name} | – | – | 100 | 720 | 1.00 |" in times
+    assert f"| {distributed.CASES[0].name} | 2.00 |" in model
+    assert times.split("\n\n")[1] in (folder / "avx512.md").read_text()
 
 
 def test_readme_without_a_place(results: report.Results) -> None:
