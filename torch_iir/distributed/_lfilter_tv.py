@@ -77,9 +77,9 @@ def lfilter_tv(
     Note:
         A rank sends the last Kb − 1 samples of its part, and while they are under way filters the Ka − 1 unit states,
         which tells what its part makes of any past y; then its part, from rest; and once more when it knows the past.
-        With N = Ka − 1 that is N passes for every row of coefficients and 2 for every row of the signal, backwards 2
-        alone. R ranks so take less time than one from R > N + 2 on where every row of the signal has coefficients of
-        its own, and from R > 2 where many rows share them.
+        With N = Ka − 1 that is N passes for every row of coefficients, whose outputs are held no longer than that
+        takes, and 2 for every row of the signal; backwards 2 alone. R ranks so take less time than one from R > N + 2
+        on where every row of the signal has coefficients of its own, and from R > 2 where many rows share them.
 
         Differentiable in b, a, x and zi to any order, backwards; not under forward mode or vmap, nor, by torch.compile,
         twice. A gradient is that of the sum of what all ranks make losses of. That of what ranks share, coefficients
