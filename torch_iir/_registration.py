@@ -145,6 +145,8 @@ def _autograd_kernel(op: type[Op], overload: Any) -> Callable[..., Any]:
             needed, saved = ctx.needs_input_grad, ctx.saved_tensors + ctx.constants
             if torch.is_grad_enabled() or forward_ad._current_level >= 0 or _transforms_active() or _modes_active():
                 return formula(needed, saved, gradients) + constants
+            if type(gradient) is not Tensor:  # what is composite is taken apart with autograd, before DTensor sees it
+                return formula(needed, saved, gradients) + constants
             with _below_autograd():  # nobody differentiates this
                 return formula(needed, saved, gradients) + constants
 
