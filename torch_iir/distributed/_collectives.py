@@ -48,14 +48,14 @@ def gather(ranks: Ranks, *tensors: Tensor) -> Callable[[], list[Tensor]]:
     What is returned waits for them, and gives for each tensor those of all ranks: (ranks, …). Until then there is time
     for something else.
     """
-    reals = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+    reals = [_real(tensor) for tensor in tensors]
     gathered = _Gather.apply(torch.cat([real.to(torch.float64).reshape(-1) for real in reals]), ranks)  # type: ignore[no-untyped-call]
 
     def arrived() -> list[Tensor]:
         parts = _Arrived.apply(gathered, ranks).split([real.numel() for real in reals], -1)  # type: ignore[no-untyped-call]
         values = [part.reshape(ranks.size, *real.shape) for part, real in zip(parts, reals, strict=True)]
         return [
-            torch.view_as_complex(value) if tensor.is_complex() else value
+            torch.view_as_complex(value.contiguous()) if tensor.is_complex() else value
             for value, tensor in zip(values, tensors, strict=True)
         ]
 
@@ -64,9 +64,13 @@ def gather(ranks: Ranks, *tensors: Tensor) -> Callable[[], list[Tensor]]:
 
 def own_sum(ranks: Ranks, tensor: Tensor) -> Tensor:
     """Of (ranks, …), the sum over all ranks of what they have for this one: the gradient of what was gathered."""
-    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    real = _real(tensor)
     total: Tensor = _OwnSum.apply(real.reshape(ranks.size, -1), ranks).reshape(real.shape[1:])  # type: ignore[no-untyped-call]
     return torch.view_as_complex(total) if tensor.is_complex() else total
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 class _Gather(torch.autograd.Function):

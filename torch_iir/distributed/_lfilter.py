@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from torch_iir import signal
 from torch_iir._arguments import (
@@ -15,13 +16,12 @@ from torch_iir._arguments import (
     as_signal,
     check_lfilter,
     explain_lfilter,
-    filter_order,
     first_tensor,
     result_dtype,
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import filter_part, power
+from torch_iir.distributed._parts import filter_part, transition_of
 from torch_iir.ops.lfilter import GA, GB, GX, GZI
 from torch_iir.ops.lfilter import lfilter as _lfilter
 from torch_iir.ops.lfilter import lfilter_backward as _lfilter_backward
@@ -76,7 +76,8 @@ def _filtered(ranks: Ranks, x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None) 
     wide = torch.promote_types(result, torch.float64)
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
-        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), _transition(x, b, a, wide))
+        transition = transition_of(_responses, x.shape[-1], pad(a, (0, order + 1 - a.shape[-1])))
+        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), transition)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_lfilter(error, x, b, a, zi) from None
     return y, zf.to(state_dtype(result, zi))
@@ -103,9 +104,9 @@ class _LFilter:
         return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)], gzi
 
 
-def _transition(x: Tensor, b: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
-    """That of the state over all samples of x: the power of what one sample does to the unit states."""
-    units = torch.eye(filter_order(b, a), dtype=dtype, device=x.device)
-    silence = units.new_zeros(1).expand(len(units), 1)
-    _, columns = _lfilter(silence, b.unsqueeze(-2), a.unsqueeze(-2), units)
-    return power(columns.mT, x.shape[-1])
+def _responses(samples: int, a: Tensor) -> Tensor:
+    """What the unit states become: the numerator has no part in it."""
+    units = torch.eye(a.shape[-1] - 1, dtype=torch.promote_types(a.dtype, torch.float64), device=a.device)
+    silence = units.new_zeros(1).expand(len(units), samples)
+    states: Tensor = _lfilter(silence, units.new_ones(1), a.unsqueeze(-2), units)[1]
+    return states

@@ -19,13 +19,14 @@ need is computed there all the same, or the others would wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from torch_iir.distributed._collectives import Ranks, gather, own_sum
+from torch_iir.distributed._powers import matrix_power
 
 
 class Recurrence(Protocol):
@@ -53,10 +54,27 @@ def filter_part(
 
     zi and transition, M_r, are in double precision; M_r is (…, N, N) and a function of the arguments.
     """
+    if torch.is_autocast_enabled(zi.device.type):  # as the op does; what goes back is to have the dtypes it then had
+        arguments = [tensor if tensor is None else _autocast(tensor) for tensor in arguments]
     if torch.compiler.is_compiling():  # torch.compile knows no second derivatives, and only these go through M_r
         transition = transition.detach()
     y, zf, _, _ = _Part.apply(recurrence, ranks, zi, transition, *arguments)  # type: ignore[no-untyped-call]
     return y, zf
+
+
+def transition_of(responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> Tensor:
+    """M_r of coefficients that are constant in time.
+
+    responses(samples, *coefficients) is what unit states, one a row, become in a time of silence, by the op.
+    """
+    if torch.compiler.is_compiling():
+        return matrix_power(responses(1, *[tensor.detach() for tensor in coefficients]).mT, samples)
+    transition: Tensor = _Transition.apply(responses, samples, *coefficients)  # type: ignore[no-untyped-call]
+    return transition
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class _Part(torch.autograd.Function):
@@ -95,7 +113,7 @@ class _Part(torch.autograd.Function):
         gradients, gzi = recurrence.gradients(gy, after, arguments, state, y, needed)
         if gstate is not None:
             gzi = gzi + gstate
-        gzi = torch.where(torch.tensor(ranks.rank == 0, device=gzi.device), gzi, 0)
+        gzi = torch.where(gzi.new_full((), ranks.rank == 0, dtype=torch.bool), gzi, 0)
         if gtransitions is not None:
             gtransitions = None if torch.compiler.is_compiling() else own_sum(ranks, gtransitions)
         return None, None, gzi, gtransitions, *gradients
@@ -112,7 +130,29 @@ def _states(transitions: Tensor, inputs: Tensor, first: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def power(transition: Tensor, samples: int) -> Tensor:
-    """M_r, from the transition of the state over one sample."""
-    result: Tensor = torch.linalg.matrix_power(transition, samples)
-    return result
+class _Transition(torch.autograd.Function):
+    """Its derivative, which only second derivatives of a filter need, is that of the responses over all samples."""
+
+    @staticmethod
+    def forward(ctx: Any, responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> Tensor:
+        ctx.save_for_backward(*coefficients)
+        ctx.set_materialize_grads(False)
+        ctx.responses, ctx.samples = responses, samples
+        return matrix_power(responses(1, *coefficients).mT, samples)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        needed = ctx.needs_input_grad[2:]
+        if gradient is None:
+            return (None,) * (2 + len(needed))
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            coefficients = ctx.saved_tensors
+            if not again:
+                coefficients = [
+                    tensor.detach().requires_grad_(n) for tensor, n in zip(coefficients, needed, strict=True)
+                ]
+            transition = ctx.responses(ctx.samples, *coefficients).mT
+            wanted = [tensor for tensor, n in zip(coefficients, needed, strict=True) if n]
+            gradients = iter(torch.autograd.grad(transition, wanted, gradient, create_graph=again))
+        return None, None, *[next(gradients) if n else None for n in needed]

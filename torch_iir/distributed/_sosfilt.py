@@ -20,7 +20,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import filter_part, power
+from torch_iir.distributed._parts import filter_part, transition_of
 from torch_iir.ops.sosfilt import FOR_SOS, FOR_X, FOR_ZI
 from torch_iir.ops.sosfilt import sosfilt as _sosfilt
 from torch_iir.ops.sosfilt import sosfilt_backward as _sosfilt_backward
@@ -63,7 +63,8 @@ def _filtered(ranks: Ranks, x: Tensor, sos: Tensor, zi: Tensor | None, names: Se
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
         state = state.expand(*batch, sections, 2).flatten(-2)
-        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, _transition(x, sos, wide))
+        transition = transition_of(_responses, x.shape[-1], sos)
+        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, transition)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_sosfilt(error, x, sos, zi, names) from None
     return y, _by_section(zf).to(state_dtype(result, zi))
@@ -92,12 +93,12 @@ class _SOSFilt:
         return wanted, gzi.flatten(-2)
 
 
-def _transition(x: Tensor, sos: Tensor, dtype: torch.dtype) -> Tensor:
-    """As that of lfilter."""
-    units = torch.eye(2 * sos.shape[-2], dtype=dtype, device=x.device)
-    silence = units.new_zeros(1).expand(len(units), 1)
-    _, columns = _sosfilt(silence, sos.unsqueeze(-3), _by_section(units))
-    return power(columns.flatten(-2).mT, x.shape[-1])
+def _responses(samples: int, sos: Tensor) -> Tensor:
+    dtype = torch.promote_types(sos.dtype, torch.float64)
+    units = torch.eye(2 * sos.shape[-2], dtype=dtype, device=sos.device)
+    silence = units.new_zeros(1).expand(len(units), samples)
+    states: Tensor = _sosfilt(silence, sos.unsqueeze(-3), _by_section(units))[1]
+    return states.flatten(-2)
 
 
 def _by_section(state: Tensor) -> Tensor:
