@@ -14,8 +14,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Ranks are forked from a server that has imported this once: a rank then costs milliseconds.
-PRELOADED = ["numpy", "pytest", "torch", "torch.distributed.tensor", "torch_iir", "reference", "ranks"]
+# Ranks are forked from a server that has imported this once: a rank then costs milliseconds, and a compiled function
+# on one not the seconds that Dynamo and Inductor take.
+PRELOADED = [
+    "numpy",
+    "pytest",
+    "torch",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "torch.distributed.tensor",
+    "torch_iir",
+    "reference",
+    "ranks",
+]
 
 
 def run(function: Callable[..., Any], world: int, *args: Any, timeout: float = 120) -> list[Any]:
