@@ -21,7 +21,7 @@ class Listener(nn.Module):
 
     def __init__(self, n_filters: int = 12) -> None:
         super().__init__()
-        self.equaliser = ParametricEQ(RATE, 4)
+        self.equaliser = ParametricEQ(RATE, 4, gain=[3.0, -3.0, 3.0, -3.0])  # flat, only gains would have gradients
         self.bank = BiquadBank(n_filters, RATE, f_min=100.0)
         self.head = nn.Linear(n_filters, CLASSES)
 
