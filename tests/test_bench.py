@@ -252,7 +252,7 @@ def test_against_torchlpc(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ranks_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that ranks are forked from is one for all tests."""
-    monkeypatch.setattr(process_group, "PRELOADED", ranks.PRELOADED)
+    monkeypatch.setattr(process_group, "PRELOADED", [*ranks.PRELOADED, "bench.distributed"])
 
 
 @pytest.fixture
