@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,31 @@ def test_samples_cover_what_opcheck_needs(op: type[Op]) -> None:
     assert any(0 in tensor.stride() and tensor.numel() > 1 for tensor in flat)
     assert any(not tensor.is_contiguous() and 0 not in tensor.stride() for tensor in flat)
     assert any(tensor.is_complex() for tensor in flat) != op.real
+
+
+@every_op
+def test_has_a_sharding_strategy(op: type[Op]) -> None:
+    tensor = pytest.importorskip("torch.distributed.tensor")
+    assert overload(op) in tensor.DTensor._op_dispatcher.sharding_propagator.op_strategy_funcs
+    assert {*itertools.chain(*op.linear), *op.independent} <= set(op.core)
+
+
+LATER = """
+import importlib.util, sys, torch_iir, torch
+assert "torch.distributed.tensor" not in sys.modules
+finders = len(sys.meta_path)
+assert importlib.util.find_spec("torch.distributed.tensor") is not None
+assert "torch.distributed.tensor" not in sys.modules
+from torch.distributed.tensor import DTensor
+assert torch.ops.torch_iir.lfilter.default in DTensor._op_dispatcher.sharding_propagator.op_strategy_funcs
+assert len(sys.meta_path) == finders - 1
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
+def test_sharding_strategies_come_when_dtensor_is_imported() -> None:
+    """Which torch_iir does not import; ranks.run has imported it before torch_iir."""
+    subprocess.run([sys.executable, "-c", LATER], check=True)
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if op.real], ids=lambda op: op.name)
