@@ -10,6 +10,7 @@
 #include "lfilter.h"
 #include "lfilter_fsm.h"
 #include "lfilter_tv.h"
+#include "matrix_power.h"
 #include "nnls.h"
 #include "sosfilt.h"
 #include "tensor.h"
@@ -51,6 +52,7 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
       "sosfilt_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor sos, Tensor? zi, int output_mask)"
       " -> (Tensor gx, Tensor gsos, Tensor gzi)");
   library.def("_force_algorithm(int algorithm) -> int");
+  library.def("_matrix_power(Tensor matrix, SymInt n) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
@@ -67,6 +69,7 @@ STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
   library.impl("nnls_derivative", TORCH_BOX(&torch_iir::ops::nnls_derivative));
   library.impl("sosfilt", TORCH_BOX(&torch_iir::ops::sosfilt));
   library.impl("sosfilt_backward", TORCH_BOX(&torch_iir::ops::sosfilt_backward));
+  library.impl("_matrix_power", TORCH_BOX(&torch_iir::ops::matrix_power));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {
