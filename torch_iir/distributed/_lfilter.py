@@ -76,8 +76,8 @@ def _filtered(ranks: Ranks, x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None) 
     wide = torch.promote_types(result, torch.float64)
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
-        transition = transition_of(_responses, x.shape[-1], pad(a, (0, order + 1 - a.shape[-1])))
-        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), transition)
+        transition, low = transition_of(_responses, x.shape[-1], pad(a, (0, order + 1 - a.shape[-1])))
+        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), transition, low)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_lfilter(error, x, b, a, zi) from None
     return y, zf.to(state_dtype(result, zi))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from torch_iir.distributed._collectives import Ranks, gather, own_sum
-from torch_iir.distributed._powers import matrix_power
+from torch_iir.distributed._powers import chained_states, matrix_power
 
 
 class Recurrence(Protocol):
@@ -48,28 +48,34 @@ class Recurrence(Protocol):
 
 
 def filter_part(
-    recurrence: Recurrence, ranks: Ranks, arguments: Sequence[Tensor | None], zi: Tensor, transition: Tensor
+    recurrence: Recurrence,
+    ranks: Ranks,
+    arguments: Sequence[Tensor | None],
+    zi: Tensor,
+    transition: Tensor,
+    low: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y of this part, and the state after the last part for the state zi, (*batch, N), before the first.
 
-    zi and transition, M_r, are in double precision; M_r is (…, N, N) and a function of the arguments.
+    zi and transition, M_r, are in double precision; M_r is (…, N, N) and a function of the arguments, and low what it
+    lacks for twice that precision.
     """
     if torch.is_autocast_enabled(zi.device.type):  # as the op does; what goes back is to have the dtypes it then had
         arguments = [tensor if tensor is None else _autocast(tensor) for tensor in arguments]
     if torch.compiler.is_compiling():  # torch.compile knows no second derivatives, and only these go through M_r
         transition = transition.detach()
-    y, zf, _, _ = _Part.apply(recurrence, ranks, zi, transition, *arguments)  # type: ignore[no-untyped-call]
+    y, zf, _, _ = _Part.apply(recurrence, ranks, zi, transition, low, *arguments)  # type: ignore[no-untyped-call]
     return y, zf
 
 
-def transition_of(responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> Tensor:
-    """M_r of coefficients that are constant in time.
+def transition_of(responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """M_r of coefficients that are constant in time, and what it lacks for twice the precision.
 
     responses(samples, *coefficients) is what unit states, one a row, become in a time of silence, by the op.
     """
     if torch.compiler.is_compiling():
         return matrix_power(responses(1, *[tensor.detach() for tensor in coefficients]).mT, samples)
-    transition: Tensor = _Transition.apply(responses, samples, *coefficients)  # type: ignore[no-untyped-call]
+    transition: tuple[Tensor, Tensor] = _Transition.apply(responses, samples, *coefficients)  # type: ignore[no-untyped-call]
     return transition
 
 
@@ -82,18 +88,25 @@ class _Part(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, recurrence: Recurrence, ranks: Ranks, zi: Tensor, transition: Tensor, *arguments: Tensor | None
+        ctx: Any,
+        recurrence: Recurrence,
+        ranks: Ranks,
+        zi: Tensor,
+        transition: Tensor,
+        low: Tensor | None,
+        *arguments: Tensor | None,
     ) -> tuple[Tensor, ...]:
         first = ranks.rank == 0
         state = zi.clone() if first else torch.zeros_like(zi)
         y, z = recurrence.run(arguments, state)
-        z_all, transitions = gather(ranks, z, transition)()
-        states = _states(transitions, z_all, torch.zeros_like(z))
+        z_all, transitions, *rest = gather(ranks, z, transition, *([] if low is None else [low]))()
+        lows = rest[0].clone() if rest else torch.zeros_like(transitions)
+        transitions = transitions.clone()  # no view of the message
+        states = chained_states(transitions, lows, z_all, torch.zeros_like(z))
         if not first:
             state = states[ranks.rank].clone()
             y, _ = recurrence.run(arguments, state)
-        transitions = transitions.clone()  # no view of the message
-        ctx.save_for_backward(state, transitions, y, *arguments)
+        ctx.save_for_backward(state, transitions, lows, y, *arguments)
         ctx.set_materialize_grads(False)
         ctx.recurrence, ctx.ranks = recurrence, ranks
         return y, states[ranks.size].clone(), state, transitions
@@ -103,12 +116,13 @@ class _Part(torch.autograd.Function):
         ctx: Any, gy: Tensor | None, gzf: Tensor | None, gstate: Tensor | None, gtransitions: Tensor | None
     ) -> tuple[Any, ...]:
         recurrence, ranks = ctx.recurrence, ctx.ranks
-        state, transitions, y, *arguments = ctx.saved_tensors
-        needed = ctx.needs_input_grad[4:]
+        state, transitions, lows, y, *arguments = ctx.saved_tensors
+        needed = ctx.needs_input_grad[5:]
         _, w = recurrence.gradients(gy, None, arguments, state, y, [False] * len(needed))
         w = w if gstate is None else w + gstate
         w_all, gzf_all = gather(ranks, w, torch.zeros_like(w) if gzf is None else gzf)()
-        lambdas = _states(transitions.mH.flip(0), w_all.flip(0), gzf_all.sum(0))  # λ_R … λ_0
+        # λ_R … λ_0
+        lambdas = chained_states(transitions.mH.flip(0), lows.mH.flip(0), w_all.flip(0), gzf_all.sum(0))
         after = lambdas[ranks.size - 1 - ranks.rank]
         gradients, gzi = recurrence.gradients(gy, after, arguments, state, y, needed)
         if gstate is not None:
@@ -116,32 +130,23 @@ class _Part(torch.autograd.Function):
         gzi = torch.where(gzi.new_full((), ranks.rank == 0, dtype=torch.bool), gzi, 0)
         if gtransitions is not None:
             gtransitions = None if torch.compiler.is_compiling() else own_sum(ranks, gtransitions)
-        return None, None, gzi, gtransitions, *gradients
-
-
-def _states(transitions: Tensor, inputs: Tensor, first: Tensor) -> Tensor:
-    """s_0 … s_R, (R + 1, *batch, N), from M_r (R, …, N, N), z_r (R, *batch, N) and s_0."""
-    states = [first]
-    for transition, finite, input in zip(transitions, transitions.isfinite(), inputs, strict=True):
-        state = states[-1].unsqueeze(-2)
-        # What overflowed says nothing of a state of zero: silence through an unstable filter stays silence.
-        products = torch.where(finite | (state != 0), transition * state, 0)
-        states.append(products.sum(-1) + input)
-    return torch.stack(states)
+        return None, None, gzi, gtransitions, None, *gradients
 
 
 class _Transition(torch.autograd.Function):
     """Its derivative, which only second derivatives of a filter need, is that of the responses over all samples."""
 
     @staticmethod
-    def forward(ctx: Any, responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> Tensor:
+    def forward(ctx: Any, responses: Callable[..., Tensor], samples: int, *coefficients: Tensor) -> Any:
         ctx.save_for_backward(*coefficients)
         ctx.set_materialize_grads(False)
         ctx.responses, ctx.samples = responses, samples
-        return matrix_power(responses(1, *coefficients).mT, samples)
+        transition, low = matrix_power(responses(1, *coefficients).mT, samples)
+        ctx.mark_non_differentiable(low)
+        return transition, low
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Any, ...]:
         needed = ctx.needs_input_grad[2:]
         if gradient is None:
             return (None,) * (2 + len(needed))

@@ -63,8 +63,8 @@ def _filtered(ranks: Ranks, x: Tensor, sos: Tensor, zi: Tensor | None, names: Se
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
         state = state.expand(*batch, sections, 2).flatten(-2)
-        transition = transition_of(_responses, x.shape[-1], sos)
-        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, transition)
+        transition, low = transition_of(_responses, x.shape[-1], sos)
+        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, transition, low)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_sosfilt(error, x, sos, zi, names) from None
     return y, _by_section(zf).to(state_dtype(result, zi))
