@@ -38,7 +38,7 @@ class Training:
 
 
 def shard(model: Listener, device: torch.device, bf16: bool) -> None:
-    """In place. In bfloat16 only the linear layer: what a filter's rounded numbers put out is off by per cents."""
+    """In place. In bfloat16 only the linear layer: a filter whose numbers are rounded to it is several per cent off."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     fully_shard([model.equaliser, model.bank], mesh=mesh)
     half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
