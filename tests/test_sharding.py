@@ -44,6 +44,15 @@ def overload(op: type[Op]) -> Any:
     return getattr(torch.ops.torch_iir, op.name).default
 
 
+def has_flip(mesh: Any) -> bool:
+    """Whether DTensor has it, as that of torch 2.11 has not."""
+    try:
+        placed(torch.ones(2), mesh, Replicate()).flip(-1)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def outputs_of(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
@@ -110,6 +119,8 @@ def run_derivatives() -> None:
         args, cases = max(zip(samples, sharded, strict=True), key=lambda sample: len(sample[1]))
         whole = [arg.detach().clone().requires_grad_() if isinstance(arg, Tensor) else arg for arg in args]
         squares(overload(op)(*whole)).backward()
+        if op.name.startswith("nnls") and not has_flip(mesh):
+            cases = []  # and no matrix products that are sharded in any batch dimension
         for _, inputs, arguments in cases[:1] if op.like else cases:  # second derivatives are many calls
             leaves = [arg.detach().requires_grad_() if isinstance(arg, DTensor) else arg for arg in arguments]
             squares(overload(op)(*leaves)).backward()
@@ -225,6 +236,8 @@ def run_modules_and_lists() -> None:
         target.square().sum().backward()
         with implicit_replication():
             close(module(rows), target, "a module as it is")
+        if not isinstance(module, ParametricEQ) and not has_flip(mesh):
+            continue
         moved = distribute_module(copy.deepcopy(module), mesh)
         moved.zero_grad()
         y = moved(rows)

@@ -16,7 +16,6 @@ They are registered when torch.distributed.tensor is imported, by whomever: impo
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.abc
 import sys
 from collections.abc import Callable, Sequence
@@ -85,16 +84,29 @@ _distributed: tuple[type, ...] = ()  # DTensor, once it is imported
 def _register(ops: Sequence[type[Op]]) -> None:
     global _distributed
     from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor.experimental import register_sharding
+    from torch.distributed.tensor._op_schema import OpSchema, OpStrategy, RuntimeSchemaInfo
+    from torch.distributed.tensor._ops.utils import expand_to_full_mesh_op_strategy
 
     _distributed = (DTensor,)
-    infos = DTensor._op_dispatcher.sharding_propagator.op_to_schema_info
+
+    def registered(op: type[Op], overload: Any) -> None:
+        strategies, outputs = _strategies(op), len(overload._schema.returns)
+
+        def on_mesh(schema: OpSchema) -> OpStrategy:
+            args = schema.args_schema
+            mesh = next(arg.mesh for arg in args if isinstance(arg, OpStrategy))
+            given = [arg.strategies[0].output_spec if isinstance(arg, OpStrategy) else arg for arg in args]
+            each = [placed + arguments for placed, arguments in strategies(*given)]
+            return expand_to_full_mesh_op_strategy(mesh, schema, each, input_index=outputs)
+
+        propagator = DTensor._op_dispatcher.sharding_propagator
+        propagator.register_op_strategy(overload, on_mesh, RuntimeSchemaInfo(static_argnum=0))
+
+    # The public register_sharding is this, but for two things: it remembers strategies by the arguments from the first
+    # int on, and it takes a bool before that to tell the dtype of a result, or which of two tensors of one shape is
+    # absent; and in torch 2.11 it wants the first argument to be there.
     for op in ops:
-        overload = getattr(torch.ops.torch_iir, op.name).default
-        register_sharding(overload)(_strategies(op))
-        # Strategies are remembered by the arguments from the first int on. It takes a bool before it to tell the dtype
-        # of a result, or which of two tensors of one shape is absent.
-        infos[overload] = dataclasses.replace(infos[overload], static_argnum=0)
+        registered(op, getattr(torch.ops.torch_iir, op.name).default)
 
 
 class _Described(NamedTuple):

@@ -54,7 +54,7 @@ class SOSFilt(Op, name="sosfilt"):
         dtype = result_dtype(x, sos, zi)
         sections = _sections(sos.shape[-2], sos, zi)
         _, du, dzf = _cascade_jvp(x, dx, sections, _sections(len(sections), dsos, dzi))
-        return du[-1].to(dtype), torch.stack(dzf, -2).to(state_dtype(dtype, zi))
+        return du[-1].to(dtype), _stacked(dzf).to(state_dtype(dtype, zi))
 
     @staticmethod
     def samples() -> Iterator[tuple[Any, ...]]:
@@ -155,10 +155,10 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
 
         return (
             hw.to(gy.dtype) if for_gy else None,
-            torch.stack(ggzf, -2) if for_gzf else None,
+            _stacked(ggzf) if for_gzf else None,
             gu[0].to(x.dtype) if for_x and gu[0] is not None else None,
-            torch.stack([torch.cat(halves, -1) for halves in gsos], -2).to(sos.dtype) if for_sos else None,
-            torch.stack(gzi, -2) if for_zi and gzi else None,
+            _stacked([torch.cat(halves, -1) for halves in gsos]).to(sos.dtype) if for_sos else None,
+            _stacked(gzi) if for_zi and gzi else None,
         )
 
     @staticmethod
@@ -184,8 +184,8 @@ class SOSFiltBackward(Op, name="sosfilt_backward"):
             tzi.insert(0, tz)
         return (
             dw.to(x.dtype) if dw is not None else None,
-            torch.stack([torch.cat(halves, -1) for halves in tsos], -2).to(sos.dtype) if mask & FOR_SOS else None,
-            torch.stack(tzi, -2) if tzi[0] is not None else None,
+            _stacked([torch.cat(halves, -1) for halves in tsos]).to(sos.dtype) if mask & FOR_SOS else None,
+            _stacked(tzi) if tzi[0] is not None else None,
         )
 
     @staticmethod
@@ -212,6 +212,11 @@ def _sections(count: int, sos: Tensor | None, zi: Tensor | None) -> list[Section
 
 def _unbound(count: int, tensor: Tensor | None) -> Sequence[Tensor | None]:
     return (None,) * count if tensor is None else tensor.unbind(-2)
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """As dimension −2, counted from the front: counted from the back, DTensor of torch 2.11 takes it for another."""
+    return torch.stack(list(rows), rows[0].dim() - 1)
 
 
 def _cascade_jvp(x: Tensor, dx: Tensor | None, sections: Sequence[Section], moves: Sequence[Section]) -> Any:
