@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
+import torch_iir
 from torch_iir import distributed, signal
 from torch_iir.distributed._powers import matrix_power
 
@@ -383,6 +385,11 @@ def some_gradients() -> None:
         distributed.sosfilt([[1.0, 0.0, 0.0, 1.0, 1.0, 0.0]], whole, zi=torch.zeros(2, 1, 2))
     with pytest.raises(TypeError, match="x must be a tensor"):
         distributed.sosfilt([[1.0, 0.0, 0.0, 1.0, 1.0, 0.0]], "whole")
+    for module in (torch_iir.distributed._lfilter, torch_iir.distributed._sosfilt):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0
+
     with pytest.raises(RuntimeError, match="jvp"):
         torch.func.jvp(lambda x: distributed.lfilter(*SINGLE, x), (whole,), (whole,))
     with pytest.raises(RuntimeError, match=r"vmap|setup_context"):

@@ -52,7 +52,57 @@ def lfilter(
     *,
     group: Group = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """DRAFT: docstring to come."""
+    r"""As :func:`torch_iir.signal.lfilter`, of a signal of which each rank of a group has a part of the time.
+
+    The parts lie one behind the other in the order of the ranks, and may be of any length, 0 included.
+
+    .. math::
+        a_0 y_t = \sum_{k=0}^{K_b-1} b_k x_{t-k} - \sum_{k=1}^{K_a-1} a_k y_{t-k}
+
+    Args:
+        b: numerator coefficients, (..., Kb), the same on all ranks.
+        a: denominator coefficients, (..., Ka), the same on all ranks; ``a[..., 0]`` is divided out and must not be 0.
+        x: this rank's part of the signal, (..., T); its other dimensions broadcast with the leading dimensions of b and
+            a. Any T ≥ 0, another one on every rank; all else has the same shape and dtype on all ranks.
+        axis: the dimension of x that is time. Default: the last.
+        zi: state before the first part, (..., N) with N = max(Kb, Ka) − 1 values on ``axis``, in transposed direct form
+            II. The first rank's counts; either all ranks give one, of one shape, or none does. Default: None, a filter
+            at rest.
+        group: the ranks, a process group or a device mesh of one dimension. Default: None, all there are.
+
+    Returns:
+        ``y``, this rank's part, or ``(y, zf)`` if zi is given: ``zf``, the same on all ranks, is the state after the
+        last part. Shapes and dtypes are those of :func:`torch_iir.signal.lfilter`.
+
+    Raises:
+        TypeError: as signal.lfilter, or group is no group that this rank is in.
+        ValueError: as signal.lfilter, or there is no process group, or a mesh has more dimensions. Where only one rank
+            raises, the others wait for it until their group's timeout. That shapes are the same on all ranks is not
+            checked: gloo ends the process where the sizes of messages differ.
+
+    Note:
+        Each rank filters its part from rest, hears in one message what the parts before leave behind, and filters again
+        from there: twice the work of one machine, and N numbers a row to send. What a part makes of a state is a power
+        of a matrix that is exact to rounding, so results are as accurate as on one machine, wherever the signal is cut;
+        above order 64 it is computed in double precision. A group of one rank, and a filter of order 0, is
+        signal.lfilter.
+
+        Differentiable in b, a, x and zi to any order, backwards, at one message and twice the work again; not under
+        forward mode or vmap, nor, by torch.compile, twice. A gradient is that of the sum of what all ranks make losses
+        of. That of what ranks share, b, a and zi, is each rank's own share of it: sum it over the ranks (where an
+        average is made instead, as by DistributedDataParallel, multiply by their number). All ranks run the same
+        functions, forwards and backwards: with the same arguments requiring gradients and the same outputs used, or
+        the others wait.
+
+    Example:
+        >>> import torch, torch.distributed as dist
+        >>> from torch_iir import distributed, signal
+        >>> x = torch.arange(10.0)  # the same on every rank, of which each takes its part
+        >>> part = torch.arange(10).tensor_split(dist.get_world_size())[dist.get_rank()]
+        >>> y = distributed.lfilter([1.0], [1.0, -0.5], x[part])
+        >>> torch.allclose(y, signal.lfilter([1.0], [1.0, -0.5], x)[part])
+        True
+    """
     ranks = ranks_of(group)
     if ranks.size == 1:
         return signal.lfilter(b, a, x, axis, zi)

@@ -42,6 +42,45 @@ def sosfilt(
 def sosfilt(
     sos: ArrayLike, x: ArrayLike, axis: int = -1, zi: ArrayLike | None = None, *, group: Group = None
 ) -> Tensor | tuple[Tensor, Tensor]:
+    r"""As :func:`torch_iir.signal.sosfilt`, of a signal of which each rank of a group has a part of the time.
+
+    The parts lie one behind the other in the order of the ranks, and may be of any length, 0 included.
+
+    .. math::
+        u_0 = x, \qquad a_{s0} u_{s,t} = \sum_{k=0}^{2} b_{sk} u_{s-1,t-k} - \sum_{k=1}^{2} a_{sk} u_{s,t-k},
+        \qquad y = u_S
+
+    Args:
+        sos: sections, (..., S, 6) with S ≥ 1, the same on all ranks; each row is b0, b1, b2, a0, a1, a2. a0 is divided
+            out and must not be 0.
+        x: this rank's part of the signal, (..., T); its other dimensions broadcast with the leading dimensions of sos.
+            Any T ≥ 0, another one on every rank; all else has the same shape and dtype on all ranks.
+        axis: the dimension of x that is time. Default: the last.
+        zi: states before the first part, (S, ..., 2, ...): the sections first, and the 2 values of a section on
+            ``axis``. The first rank's count; either all ranks give them, of one shape, or none does. Default: None, a
+            filter at rest.
+        group: the ranks, a process group or a device mesh of one dimension. Default: None, all there are.
+
+    Returns:
+        ``y``, this rank's part, or ``(y, zf)`` if zi is given: ``zf``, the same on all ranks, are the states after the
+        last part. Shapes and dtypes are those of :func:`torch_iir.signal.sosfilt`.
+
+    Raises:
+        TypeError: as signal.sosfilt, or group is no group that this rank is in.
+        ValueError: as signal.sosfilt, or there is no process group, or a mesh has more dimensions. Where only one rank
+            raises, the others wait for it until their group's timeout.
+
+    Note:
+        As :func:`lfilter`, whose notes on work, messages, accuracy and gradients hold with N = 2 S, sos for b and a.
+
+    Example:
+        >>> import torch, torch.distributed as dist
+        >>> from torch_iir import design, distributed, signal
+        >>> x, sos = torch.arange(10.0), design.lowpass(16000, 500)
+        >>> part = torch.arange(10).tensor_split(dist.get_world_size())[dist.get_rank()]
+        >>> torch.allclose(distributed.sosfilt(sos, x[part]), signal.sosfilt(sos, x)[part])
+        True
+    """
     ranks = ranks_of(group)
     if ranks.size == 1:
         return signal.sosfilt(sos, x, axis, zi)
