@@ -73,7 +73,7 @@ class Case:
         """The bytes that a rank has to send to each other rank, message by message."""
         rows, n = self.shape[0], self.order
         if self.function != "lfilter_tv":
-            state, transition = 8 * rows * n, 8 * n * n
+            state, transition = 8 * rows * n, 16 * n * n
             return [state + transition, *([2 * state] if self.backward else [])]
         past = 8 * (rows * (TAPS - 1) + 1)
         state, transition = 8 * rows * n, 8 * rows * n * n
@@ -123,9 +123,9 @@ def figures(quick: bool) -> Iterator[Figure]:
 
 def split_in_time(name: str, case: Case, ranks: Ranks, others: Mapping[str, Ranks], repeat: int = 1) -> Figure:
     """``others`` are the ranks that are alone, by the names of their calls."""
-    one = whole = make(case, case.shape[1])
-    if case.weak:
-        whole = make(case, SIZE * case.shape[1])
+    whole = make(case, SIZE * case.shape[1] if case.weak else case.shape[1])
+    call = whole.call()
+    one = make(case, case.shape[1]).call() if case.weak else call
     parts = whole.parts()
     ranks.load(filter=parts, gather=[(gathering, case.messages()[-1])] * SIZE)
     for other in others.values():
@@ -133,13 +133,13 @@ def split_in_time(name: str, case: Case, ranks: Ranks, others: Mapping[str, Rank
         if (sent := other.outputs("messages")) != [tuple(case.messages())]:
             raise WrongOutputError(f"{name}: messages of {sent} bytes instead of {case.messages()}")
     beside = [
-        replace(one.call(), name="2 threads", context=threads(2), repeat=repeat),
+        replace(one, name="2 threads", expected=None, context=threads(2), repeat=repeat),
         *(other.call(called, "filter", repeat=repeat) for called, other in others.items()),
         ranks.call("all-gather", "gather", repeat=repeat),
     ]
     calls = (
-        ranks.call("2 ranks", "filter", whole.join, whole.call().expected, repeat),
-        replace(one.call(), name="1 thread", repeat=repeat),
+        ranks.call("2 ranks", "filter", whole.join, call, repeat),
+        replace(one, name="1 thread", repeat=repeat),
     )
     note = f"messages of {', '.join(map(str, case.messages()))} bytes"
     return Figure(name, calls, whole.samples, whole.bytes_moved, Target("scaling"), tuple(beside), note)
@@ -313,13 +313,13 @@ def split_by_rows(name: str, shape: tuple[int, int], ranks: Ranks, repeat: int) 
     one = replace(whole.call(), name="1 thread", repeat=repeat)
     return Figure(
         name,
-        (ranks.call("2 ranks", "dtensor", join, one.expected, repeat), one),
+        (ranks.call("2 ranks", "dtensor", join, one, repeat), one),
         whole.samples,
         whole.bytes_moved,
         Target("scaling"),
         beside=(
-            replace(one, name="2 threads", context=threads(2)),
-            ranks.call("without DTensor", "plain", join, one.expected, repeat),
+            replace(one, name="2 threads", expected=None, context=threads(2)),
+            ranks.call("without DTensor", "plain", repeat=repeat),
         ),
     )
 

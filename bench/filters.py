@@ -110,12 +110,12 @@ class Filtering:
     def ours(self, name: str = "torch_iir", face: Any = torch_iir.signal, **options: Any) -> Call:
         coefficients, signals = self.tensors
         run, count = partial(getattr(face, self.function), *coefficients), len(signals)
-        return Call(name, lambda n: run(signals[n % count]), self.expected, **options)
+        return Call(name, lambda n: run(signals[n % count]), self.expected, count, **options)
 
     def scipy(self, **options: Any) -> Call:
         signals = self.signals
         run, count = partial(getattr(scipy.signal, self.function), *self.coefficients), len(signals)
-        return Call("scipy", lambda n: run(signals[n % count]), self.expected_in_storage, **options)
+        return Call("scipy", lambda n: run(signals[n % count]), self.expected_in_storage, count, **options)
 
     def expected(self, n: int) -> Expected:
         return self.references[n % len(self.signals)]

@@ -52,7 +52,7 @@ class Backward:
             y = filtered(x)
             return y, *torch.autograd.grad(y, (x, *leaves), self.g)
 
-        return Call(name, run, self.expected, **options)
+        return Call(name, run, self.expected, len(xs), **options)
 
     def expected(self, n: int) -> Expected:
         return self.references[n % len(self.job.signals)]

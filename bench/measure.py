@@ -33,6 +33,7 @@ class Call:
         name: of the library, or of the variant of ours.
         run: computes the result for the n-th input; any n.
         expected: the reference for the n-th input. None for a yardstick, which is only timed.
+        inputs: that are different. Where one is more than the caches hold, it can be the same in all runs.
         repeat: runs between two readings of the clock, for those that last a few microseconds.
         share: of the work that a run does; the time of all of it is extrapolated.
         once: too slow to take turns: it runs once, for the 0-th input, and that is both compared and timed.
@@ -43,6 +44,7 @@ class Call:
     name: str
     run: Callable[[int], Any]
     expected: Callable[[int], Judge] | None = None
+    inputs: int = INPUTS
     repeat: int = 1
     share: float = 1.0
     once: bool = False
@@ -129,9 +131,9 @@ def no_collection() -> Iterator[None]:
 def copy_of(bytes_moved: int, like: Call) -> Call:
     """A copy that moves so many bytes, half of them read and half written into a buffer that is there already."""
     # Not zeros: untouched, they would all be read from the one page of zeros that the system has.
-    sources = [torch.full((bytes_moved // 2,), n, dtype=torch.uint8) for n in range(INPUTS)]
+    sources = [torch.full((bytes_moved // 2,), n, dtype=torch.uint8) for n in range(like.inputs)]
     target = torch.full_like(sources[0], INPUTS)
-    return Call("copy", lambda n: target.copy_(sources[n % INPUTS]), repeat=like.repeat, context=like.context)
+    return Call("copy", lambda n: target.copy_(sources[n % like.inputs]), repeat=like.repeat, context=like.context)
 
 
 def peak_bytes(call: Call) -> int | None:

@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -84,17 +84,25 @@ class Ranks:
         name: str,
         task: str,
         join: Callable[[list[Outputs]], Outputs] | None = None,
-        expected: Callable[[int], Judge] | None = None,
+        whole: Call | None = None,
         repeat: int = 1,
     ) -> Call:
-        """A task, so many times between two readings of the clock; its time is that of the slowest rank."""
+        """A task, so many times between two readings of the clock; its time is that of the slowest rank.
+
+        Joined, its outputs are those of ``whole``. Without that it is only timed.
+        """
 
         def run(n: int) -> Callable[[], Outputs] | None:
             self.seconds += max(self.ask(*[("seconds", task, range(n, n + repeat))] * len(self.ranks)))
             return None if join is None else lambda: join(self.outputs(task, n))
 
-        judge = None if expected is None else lambda n: Joined(expected(n))
-        return Call(name, run, judge, share=repeat, clock=lambda: self.seconds)
+        def expected(n: int) -> Joined:
+            assert whole is not None
+            assert whole.expected is not None
+            return Joined(whole.expected(n))
+
+        call = Call(name, run, share=repeat, clock=lambda: self.seconds)
+        return call if whole is None else replace(call, expected=expected, inputs=whole.inputs)
 
     def ask(self, *orders: object) -> list[Any]:
         """The answers of the ranks, each to its order. The first failure is raised: others may wait for that rank."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench import machine
-from bench.measure import FULL, INPUTS, QUICK, Call, Times, copy_of, interleaved, peak_bytes, single
+from bench.measure import FULL, QUICK, Call, Times, copy_of, interleaved, peak_bytes, single
 
 Record = dict[str, Any]
 
@@ -125,7 +125,7 @@ def answer(figure: Figure, quick: bool = False) -> Record:
 
 
 def outputs(call: Call) -> Iterator[Any]:
-    for n in range(INPUTS):
+    for n in range(call.inputs):
         with call.context():
             output = call.run(n)
         yield output

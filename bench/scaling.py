@@ -10,6 +10,7 @@ R − 1 steps. A network is its latency and its bandwidth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Model:
     def fastest(self, network: Network) -> int:
         """With how many ranks: what more of them save is less than what they have to tell each other."""
         of_a_rank = self.overhead(1, network) - self.overhead(0, network)
-        return max(1, round((self.passes * self.one / of_a_rank) ** 0.5))
+        return max(1, round(math.sqrt(self.passes * self.one / of_a_rank)))
 
     def speedup(self, ranks: int, network: Network) -> float:
         return self.one / (self.passes * self.one / ranks + self.overhead(ranks, network))

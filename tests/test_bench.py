@@ -397,8 +397,8 @@ def test_model_of_many_ranks() -> None:
     case = distributed.CASES[0]
     model = scaling.Model.of(case, seconds_of_ranks())
     assert (model.one, model.passes) == (1, pytest.approx(2))
-    network = scaling.Network("slow", 0.01, 4_800.0)  # a message of 48 bytes takes 0.02 s a step
-    assert case.messages() == [48]
+    network = scaling.Network("slow", 0.01, 8_000.0)  # a message of 80 bytes takes 0.02 s a step
+    assert case.messages() == [80]
     assert model.speedup(8, network) == pytest.approx(1 / (2 / 8 + 0.16 + 7 * 0.02))
     assert model.pays_from(8, network) == pytest.approx(case.shape[1] * 0.3 / (1 - 2 / 8))
     assert model.pays_from(2, network) == float("inf")
