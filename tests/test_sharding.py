@@ -268,6 +268,12 @@ def test_wrong_arguments() -> None:
     ranks.run(run_wrong_arguments, 1)
 
 
+def test_an_unknown_dtensor_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.tensor._op_schema.RuntimeSchemaInfo", None)
+    with pytest.warns(UserWarning, match="take no DTensors"):
+        _sharding.register_when_imported(OPS)
+
+
 def run_two_dimensions() -> None:
     """Rows over one dimension of the mesh, filters over the other."""
     mesh = mesh_of(2, 2)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.abc
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -36,9 +37,9 @@ Strategy = tuple[list[Any], list[Any]]  # placements of the outputs, and of the 
 def register_when_imported(ops: Sequence[type[Op]]) -> None:
     """Registers the strategies of the ops with DTensor: now, if it is imported, otherwise as soon as it is."""
     if _DTENSOR in sys.modules:
-        _register(ops)
+        _try_to_register(ops)
     else:
-        sys.meta_path.insert(0, _AfterImport(_DTENSOR, lambda: _register(ops)))
+        sys.meta_path.insert(0, _AfterImport(_DTENSOR, lambda: _try_to_register(ops)))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -79,6 +80,15 @@ def numbers(count: int, like: Tensor) -> Tensor:
 
 
 _distributed: tuple[type, ...] = ()  # DTensor, once it is imported
+
+
+def _try_to_register(ops: Sequence[type[Op]]) -> None:
+    try:
+        _register(ops)
+    except (ImportError, AttributeError, TypeError) as error:  # torch.compile imports DTensor, and shall not break
+        warnings.warn(
+            f"the operators of torch_iir take no DTensors of torch {torch.__version__}: {error}", stacklevel=2
+        )
 
 
 def _register(ops: Sequence[type[Op]]) -> None:
