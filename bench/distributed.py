@@ -112,10 +112,10 @@ def figures(quick: bool) -> Iterator[Figure]:
             yield split_in_time(case.name, short, ranks, {ALONE: alone})
         for case in fixed:
             others = {ALONE: alone, ONE_OF_MANY: one_of_many}
-            yield split_in_time(case.name, case, ranks, others, repeat=2 if quick else 100)
+            yield split_in_time(case.name, case, ranks, others, repeat=2 if quick else 20)
         for shape in by_rows:
             name = f"lfilter order 2 on a DTensor split by rows, float32, {list(shape)}"
-            yield split_by_rows(name, shape, ranks, repeat=1 if shape[1] > SHORT else 2 if quick else 100)
+            yield split_by_rows(name, shape, ranks, repeat=1 if shape[1] > SHORT else 2 if quick else 20)
 
 
 # --- time split over ranks
