@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 import torch_iir
 from torch_iir import distributed, signal
-from torch_iir.distributed._powers import matrix_power
+from torch_iir.distributed._transition import matrix_power
 
 DOUBLE, IMAGINARY = torch.float64, torch.complex128
 SINGLE = ([1.0, 0.5], [1.0, -0.5, 0.25])
@@ -313,8 +313,8 @@ def calls(function: Callable[[], Any]) -> tuple[dict[str, int], Any]:
 def check_calls(function: Callable[[], Tensor], op: str) -> None:
     """One message and two passes each way, one of them on the first rank; and a sample of silence."""
     forwards, y = calls(function)
-    message = {"all_gather_into_tensor": 1, "chained_states": 1}
-    assert forwards == {op: 3 if dist.get_rank() else 2, "matrix_power": 1, **message}
+    message = {"all_gather_into_tensor": 1, "_chained_states": 1}
+    assert forwards == {op: 3 if dist.get_rank() else 2, "_matrix_power": 1, **message}
     backwards, _ = calls(y.sum().backward)
     assert backwards == {f"{op}_backward": 2, **message}
 

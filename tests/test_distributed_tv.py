@@ -232,12 +232,16 @@ class Log(TorchDispatchMode):
 
 def messages() -> None:
     send, wait, run, gradients = "all_gather_into_tensor", "wait_tensor", "lfilter_tv", "lfilter_tv_backward"
+    chain = "_chained_states"
     add = ["reduce_scatter_tensor", wait]
     again = [run] * (dist.get_rank() > 0)  # the first rank knows its state at once
     expected: dict[str, tuple[list[str], list[str]]] = {
         # The transition is computed while the past of x is under way.
-        "rows that all share": ([send, run, wait, run, send, wait, *again], [gradients, send, wait, gradients, *add]),
-        "no past of x": ([run, run, send, wait, *again], [gradients, send, wait, gradients]),
+        "rows that all share": (
+            [send, run, wait, run, send, wait, chain, *again],
+            [gradients, send, wait, chain, gradients, *add],
+        ),
+        "no past of x": ([run, run, send, wait, chain, *again], [gradients, send, wait, chain, gradients]),
         "no past of y": ([send, wait, run], [gradients, *add]),
         "no past": ([run], [gradients]),
     }

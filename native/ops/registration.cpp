@@ -10,10 +10,10 @@
 #include "lfilter.h"
 #include "lfilter_fsm.h"
 #include "lfilter_tv.h"
-#include "matrix_power.h"
 #include "nnls.h"
 #include "sosfilt.h"
 #include "tensor.h"
+#include "transition.h"
 
 STABLE_TORCH_LIBRARY(torch_iir, library) {
   for (const char* name : {"fft", "ifft", "rfft", "irfft"}) {
@@ -52,7 +52,8 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
       "sosfilt_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor sos, Tensor? zi, int output_mask)"
       " -> (Tensor gx, Tensor gsos, Tensor gzi)");
   library.def("_force_algorithm(int algorithm) -> int");
-  library.def("_matrix_power(Tensor matrix, SymInt n) -> Tensor");
+  library.def("_matrix_power(Tensor matrix, SymInt n) -> (Tensor power, Tensor rest)");
+  library.def("_chained_states(Tensor power, Tensor? rest, Tensor inputs, Tensor first) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
@@ -70,6 +71,7 @@ STABLE_TORCH_LIBRARY_IMPL(torch_iir, CPU, library) {
   library.impl("sosfilt", TORCH_BOX(&torch_iir::ops::sosfilt));
   library.impl("sosfilt_backward", TORCH_BOX(&torch_iir::ops::sosfilt_backward));
   library.impl("_matrix_power", TORCH_BOX(&torch_iir::ops::matrix_power));
+  library.impl("_chained_states", TORCH_BOX(&torch_iir::ops::chained_states));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from torch_iir.distributed._collectives import Ranks, gather, own_sum
-from torch_iir.distributed._powers import chained_states, matrix_power
+from torch_iir.distributed._transition import chained_states, matrix_power
 
 
 class Recurrence(Protocol):

@@ -1,4 +1,4 @@
-#include "torch_iir/matrix_power.h"
+#include "torch_iir/transition.h"
 
 #include <cmath>
 #include <complex>
@@ -15,10 +15,11 @@ namespace {
 using Values = std::vector<double>;
 constexpr double epsilon = std::numeric_limits<double>::epsilon();
 
-Values power(const Values& matrix, std::int64_t size, std::int64_t n) {
+Values power(const Values& matrix, std::int64_t size, std::int64_t n, Values* rest = nullptr) {
   Values result(matrix.size());
-  CHECK(matrix_power(matrix.data(), static_cast<std::int64_t>(matrix.size()) / (size * size), size, n, result.data()) ==
-        Status::ok);
+  if (rest != nullptr) rest->resize(matrix.size());
+  CHECK(matrix_power(matrix.data(), static_cast<std::int64_t>(matrix.size()) / (size * size), size, n, result.data(),
+                     rest == nullptr ? nullptr : rest->data()) == Status::ok);
   return result;
 }
 
@@ -115,13 +116,60 @@ void several_and_none() {
   const Values other = power(second, 2, 11);
   expected.insert(expected.end(), other.begin(), other.end());
   CHECK(power(both, 2, 11) == expected);
-  CHECK(matrix_power(both.data(), 2, 2, 11, both.data()) == Status::ok && both == expected);  // in place
+  CHECK(matrix_power(both.data(), 2, 2, 11, both.data(), nullptr) == Status::ok && both == expected);  // in place
   CHECK((power({7, 8, 9, 10}, 2, 0) == Values{1, 0, 0, 1}));
-  CHECK(matrix_power(nullptr, 0, 4, 3, nullptr) == Status::ok);
-  CHECK(matrix_power(nullptr, 3, 0, 3, nullptr) == Status::ok);
-  CHECK(matrix_power(both.data(), 1, 2, -1, both.data()) == Status::out_of_range);
-  CHECK(matrix_power(both.data(), -1, 2, 1, both.data()) == Status::out_of_range);
-  CHECK(matrix_power(both.data(), 1, -2, 1, both.data()) == Status::out_of_range);
+  CHECK(matrix_power(nullptr, 0, 4, 3, nullptr, nullptr) == Status::ok);
+  CHECK(matrix_power(nullptr, 3, 0, 3, nullptr, nullptr) == Status::ok);
+  CHECK(matrix_power(both.data(), 1, 2, -1, both.data(), nullptr) == Status::out_of_range);
+  CHECK(matrix_power(both.data(), -1, 2, 1, both.data(), nullptr) == Status::out_of_range);
+  CHECK(matrix_power(both.data(), 1, -2, 1, both.data(), nullptr) == Status::out_of_range);
+}
+
+// What a double cannot hold of a power is the rest.
+void twice_the_precision() {
+  Values rest;
+  const Values third = power({1. / 3}, 1, 2, &rest);
+  const long double exact = static_cast<long double>(1. / 3) * (1. / 3);
+  CHECK(static_cast<long double>(third[0]) + rest[0] == exact && rest[0] != 0);
+  // An odd number of 106 bits, (2^53 − 1)^2 = 2^106 − 2^54 + 1.
+  const double number = std::ldexp(1., 53) - 1;
+  for (const double sign : {1., -1.}) {
+    const Values square = power({0, sign * number, number, 0}, 2, 2, &rest);
+    const double upper = std::ldexp(1., 106) - std::ldexp(1., 54);
+    CHECK((square == Values{sign * upper, 0, 0, sign * upper}) && (rest == Values{sign, 0, 0, sign}), rest[0]);
+  }
+  CHECK((power({1e200}, 1, 2, &rest)[0] == std::numeric_limits<double>::infinity() && rest[0] == 0));
+  CHECK((power({5}, 1, 0, &rest)[0] == 1 && rest[0] == 0));
+}
+
+Values states(const Values& matrices, const Values* rest, const Values& inputs, const Values& first) {
+  const std::size_t size = first.size();
+  Values result(inputs.size() + size);
+  chained_states(matrices.data(), rest == nullptr ? nullptr : rest->data(), inputs.data(), first.data(),
+                 size == 0 ? 3 : static_cast<std::int64_t>(inputs.size() / size), static_cast<std::int64_t>(size),
+                 result.data());
+  return result;
+}
+
+void chains() {
+  const Values matrices{1, 2, 3, 4, 0, 1, -1, 0.5};
+  CHECK((states(matrices, nullptr, {10, 20, -1, -2}, {1, 2}) == Values{1, 2, 15, 31, 30, -1.5}));
+  CHECK((states({}, nullptr, {}, {1, 2}) == Values{1, 2}));
+  CHECK(states({}, nullptr, {}, {}).empty());
+  // What cancels leaves what doubles lose: in the products, in their sum, in the matrix.
+  const double large = std::ldexp(1., 60);
+  CHECK((states({large + 4096, -large, 0, 0}, nullptr, {1, 0}, {1, 1}) == Values{1, 1, 4097, 0}));
+  CHECK((states({1. / 3, -1. / 3, 0, 0}, nullptr, {0, 0}, {1. / 3, 1. / 3}) == Values{1. / 3, 1. / 3, 0, 0}));
+  const double third = 1. / 3, error = std::fma(third, third, -third * third);
+  CHECK((states({third, -third * third, 0, 0}, nullptr, {0, 0}, {third, 1}) == Values{third, 1, error, 0}) &&
+        error != 0);
+  const Values rest{0, 0x1p-70, 0, 0};
+  CHECK((states({1, -1, 0, 0}, &rest, {0, 0}, {8, 8}) == Values{8, 8, 0x1p-67, 0}));
+  // What is not finite.
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  CHECK((states({infinity, 1, 1, infinity}, nullptr, {5, 0}, {0, 2}) == Values{0, 2, 7, infinity}));
+  const Values bad = states({infinity, 1, 1, 0}, nullptr, {0, 0}, {1, -infinity});
+  CHECK(std::isnan(bad[2]) && std::isnan(bad[3]));
 }
 
 }  // namespace
@@ -132,5 +180,7 @@ int main() {
   close_poles();
   what_leaves_the_range();
   several_and_none();
+  twice_the_precision();
+  chains();
   return check::result();
 }

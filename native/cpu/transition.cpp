@@ -1,4 +1,4 @@
-#include "torch_iir/matrix_power.h"
+#include "torch_iir/transition.h"
 
 #include <algorithm>
 #include <bit>
@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace torch_iir {
 namespace {
@@ -97,13 +98,15 @@ class Powers {
 
   explicit operator bool() const { return integers_ != nullptr && sums_ != nullptr; }
 
-  void operator()(const double* matrix, std::int64_t n, double* power) {
+  void operator()(const double* matrix, std::int64_t n, double* power, double* rest) {
     if (!std::all_of(matrix, matrix + count_, [](double value) { return std::isfinite(value); })) {
       std::fill_n(power, count_, std::numeric_limits<double>::quiet_NaN());
+      if (rest != nullptr) std::fill_n(rest, count_, 0);
       return;
     }
     if (n == 0) {
       for (std::int64_t i = 0; i < count_; ++i) power[i] = i % (size_ + 1) == 0 ? 1 : 0;
+      if (rest != nullptr) std::fill_n(rest, count_, 0);
       return;
     }
     Matrix base{integers_.get()}, result{integers_.get() + count_};
@@ -114,7 +117,11 @@ class Powers {
       multiply(result, result);
       if ((n >> bit & 1) != 0) multiply(result, base);
     }
-    for (std::int64_t i = 0; i < count_; ++i) power[i] = to_double(result.entry[i], result.exponent);
+    for (std::int64_t i = 0; i < count_; ++i) {
+      const auto [upper, lower] = to_doubles(result.entry[i], result.exponent);
+      power[i] = upper;
+      if (rest != nullptr) rest[i] = lower;
+    }
   }
 
  private:
@@ -160,17 +167,26 @@ class Powers {
     left.exponent = std::clamp(left.exponent + right.exponent + excess, -far, far);
   }
 
-  static double to_double(const Integer& value, std::int64_t exponent) {
+  // Their sum is the value.
+  static std::pair<double, double> to_doubles(const Integer& value, std::int64_t exponent) {
     for (int i = limbs; i-- > 0;) {
       if (value.limb[i] == 0) continue;
       const int free = std::countl_zero(value.limb[i]);
-      Limb top = value.limb[i] << free;
-      if (i > 0 && free > 0) top |= value.limb[i - 1] >> (64 - free);
+      const auto bits_from = [&](int limb) {  // 64 of them, from the highest that is set or from 64 below it
+        const Limb upper = limb >= 0 ? value.limb[limb] << free : 0;
+        return free == 0 || limb < 1 ? upper : upper | value.limb[limb - 1] >> (64 - free);
+      };
+      const Limb top = bits_from(i), next = bits_from(i - 1);
+      const auto upper = static_cast<double>(top);
+      const auto left =
+          static_cast<double>(static_cast<std::int64_t>(static_cast<Wide>(top) - static_cast<Wide>(upper)));
+      const double lower = left + std::ldexp(static_cast<double>(next), -64);
       constexpr std::int64_t range = 5000;  // of exponents, those of zero and infinity included
       const auto power = static_cast<int>(std::clamp(exponent + 64 * i - free, -range, range));
-      return std::ldexp(static_cast<double>(top), power) * (value.negative ? -1 : 1);
+      const double sign = value.negative ? -1 : 1, result = sign * std::ldexp(upper, power);
+      return {result, std::isfinite(result) ? sign * std::ldexp(lower, power) : 0};
     }
-    return 0;
+    return {0, 0};
   }
 
   std::int64_t size_, count_;
@@ -180,12 +196,35 @@ class Powers {
 
 }  // namespace
 
-Status matrix_power(const double* matrix, std::int64_t count, std::int64_t size, std::int64_t n, double* power) {
+Status matrix_power(const double* matrix, std::int64_t count, std::int64_t size, std::int64_t n, double* power,
+                    double* rest) noexcept {
   if (count < 0 || size < 0 || n < 0) return Status::out_of_range;
   Powers powers(size);
   if (!powers) return Status::out_of_memory;
-  for (std::int64_t i = 0; i < count; ++i) powers(matrix + i * size * size, n, power + i * size * size);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t at = i * size * size;
+    powers(matrix + at, n, power + at, rest == nullptr ? nullptr : rest + at);
+  }
   return Status::ok;
+}
+
+void chained_states(const double* power, const double* rest, const double* inputs, const double* first,
+                    std::int64_t parts, std::int64_t size, double* states) noexcept {
+  std::copy_n(first, size, states);
+  for (std::int64_t row = 0; row < parts * size; ++row) {
+    const double* state = states + row / size * size;
+    double sum = inputs[row], lost = 0;  // by rounding
+    for (std::int64_t k = 0; k < size; ++k) {
+      if (state[k] == 0) continue;
+      const double entry = power[row * size + k], product = entry * state[k];
+      const double before = sum;
+      sum += product;
+      const double added = sum - before;
+      lost += (before - (sum - added)) + (product - added) + std::fma(entry, state[k], -product);
+      if (rest != nullptr) lost += rest[row * size + k] * state[k];
+    }
+    states[size + row] = std::isfinite(sum) ? sum + lost : sum;
+  }
 }
 
 }  // namespace torch_iir
