@@ -168,7 +168,7 @@ def test_gradients_of_gradients(op: type[Op], args: tuple[Any, ...]) -> None:
             check_fwd_over_rev=True,
             check_rev_over_rev=True,
             atol=1e-4,
-            fast_mode=elements > 25 or has_own,
+            fast_mode=elements > 12 or has_own,
         )
 
 
