@@ -184,10 +184,9 @@ def test_transforms() -> None:
         assert_close(run(mel), y)
 
 
-@pytest.mark.parametrize("tie_break", ["min_norm", "entropy"])
-def test_compiled(tie_break: str) -> None:
-    def run(mel: Tensor) -> Tensor:
-        return mel_to_audio(mel, sample_rate=8000, n_fft=64, n_iter=2, rand_init=False, tie_break=tie_break)
+def test_compiled() -> None:
+    def run(mel: Tensor) -> Tensor:  # with the other tie break, Inductor compiles it below
+        return mel_to_audio(mel, sample_rate=8000, n_fft=64, n_iter=2, rand_init=False, tie_break="entropy")
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
     for frames in (9, 14):
