@@ -55,7 +55,8 @@ class Model:
     def overhead(self, ranks: int, network: Network) -> float:
         """What does not depend on the samples."""
         two, many = self.fixed
-        local = two + (many - two) * (ranks - SIZE) / (MANY - SIZE)
+        more = max(many - two, 0)  # it is not less for more ranks, though it may be measured so
+        local = two + more * (ranks - SIZE) / (MANY - SIZE)
         steps = [network.latency + message / network.bandwidth for message in self.messages]
         return local + (ranks - 1) * sum(steps)
 

@@ -10,6 +10,9 @@ endif()
 if(TORCH_IIR_SANITIZE)
   list(REMOVE_ITEM isas avx2)  # the source is the same: the narrowest and the widest vectors do
 endif()
+if(NOT TORCH_IIR_SANITIZE AND "avx2" IN_LIST isas)
+  set(flags_baseline -O2)  # measured to be as fast there, in half the time to compile
+endif()
 set(flags_avx2 -march=x86-64-v3)
 set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)  # GCC and clang prefer 256 bits by themselves
 

@@ -21,7 +21,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import filter_part, transition_of
+from torch_iir.distributed._parts import Recurrence, filter_part, transition_of
 from torch_iir.ops.lfilter import GA, GB, GX, GZI
 from torch_iir.ops.lfilter import lfilter as _lfilter
 from torch_iir.ops.lfilter import lfilter_backward as _lfilter_backward
@@ -127,31 +127,21 @@ def _filtered(ranks: Ranks, x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None) 
     state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
     try:
         transition, low = transition_of(_responses, x.shape[-1], pad(a, (0, order + 1 - a.shape[-1])))
-        y, zf = filter_part(_LFilter(), ranks, (x, b, a), state.expand(*batch, order), transition, low)
+        y, zf = filter_part(_RECURRENCE, ranks, (x, b, a), state.expand(*batch, order), transition, low)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_lfilter(error, x, b, a, zi) from None
     return y, zf.to(state_dtype(result, zi))
 
 
-class _LFilter:
-    """The op as a recurrence, of the arguments x, b and a."""
+def _forward(arguments: Sequence[Tensor], state: Tensor) -> Any:
+    return _lfilter(*arguments, state)
 
-    def run(self, arguments: Sequence[Tensor | None], state: Tensor) -> tuple[Tensor, Tensor]:
-        y_and_zf: tuple[Tensor, Tensor] = _lfilter(*arguments, state)
-        return y_and_zf
 
-    def gradients(
-        self,
-        gy: Tensor | None,
-        gzf: Tensor | None,
-        arguments: Sequence[Tensor | None],
-        state: Tensor,
-        y: Tensor,
-        needed: Sequence[bool],
-    ) -> tuple[list[Tensor | None], Tensor]:
-        mask = GZI | sum(bit for bit, wanted in zip((GX, GB, GA), needed, strict=True) if wanted)
-        *gradients, gzi = _lfilter_backward(gy, gzf, *arguments, state, y, mask)
-        return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)], gzi
+def _backward(gy: Tensor | None, gzf: Tensor | None, arguments: Sequence[Tensor], *rest: Any) -> Any:
+    return _lfilter_backward(gy, gzf, *arguments, *rest)
+
+
+_RECURRENCE = Recurrence(_forward, _backward, (GX, GB, GA, GZI))  # of x, b and a
 
 
 def _responses(samples: int, a: Tensor) -> Tensor:

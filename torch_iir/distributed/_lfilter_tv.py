@@ -11,21 +11,18 @@ from torch import Tensor
 from torch_iir import signal
 from torch_iir._arguments import (
     ArrayLike,
-    as_coefficients,
-    as_signal,
     broadcast_shape,
     check_lfilter_tv,
     explain_lfilter_tv,
-    first_tensor,
     result_dtype,
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, gather, ranks_of
-from torch_iir.distributed._parts import filter_part
-from torch_iir.ops.lfilter_tv import GA, GB, GX, GZI, GZX
+from torch_iir.distributed._parts import Recurrence, filter_part
+from torch_iir.ops.lfilter_tv import BITS, GA
 from torch_iir.ops.lfilter_tv import lfilter_tv as _lfilter_tv
 from torch_iir.ops.lfilter_tv import lfilter_tv_backward as _lfilter_tv_backward
-from torch_iir.signal._lfilter_tv import NAMES, _pair, filtered
+from torch_iir.signal._lfilter_tv import NAMES, as_tensors, filtered, pair, with_rows
 
 SETTINGS = (0, 0, 1)  # b_first, a_first, period: b and a have a lag 0, and a row for every sample
 
@@ -99,15 +96,8 @@ def lfilter_tv(
     ranks = ranks_of(group)
     if ranks.size == 1:
         return signal.lfilter_tv(b, a, x, zi)
-    zx, zy = (None, None) if zi is None else _pair(zi)
-    like = first_tensor(x, b, a, zx, zy)
-    x, b, a = as_signal(x, "x", like), as_coefficients(b, "b", like), as_coefficients(a, "a", like)
-    zx = None if zx is None else as_coefficients(zx, "zi[0]", like)
-    zy = None if zy is None else as_coefficients(zy, "zi[1]", like)
-    b = b if b.dim() > 1 else b.unsqueeze(0)
-    a = a if a.dim() > 1 else a.unsqueeze(0)
-    if not b.shape[-1]:
-        raise ValueError(f"b must have at least one coefficient, got b {list(b.shape)}")
+    b, a, x, zx, zy = as_tensors(b, a, x, *((None, None) if zi is None else pair(zi)))
+    b, a = with_rows(b, a)
     batch, order = check_lfilter_tv(x, b, a, zx, zy, *SETTINGS, NAMES)
     past = _exchanged_past(ranks, x, zx, b.shape[-1] - 1)
     if order == 0:
@@ -119,7 +109,7 @@ def lfilter_tv(
         try:
             transition = _transition(x, a)  # while what is past is under way
             before, after = past()
-            y, zf = filter_part(_LFilterTV(), ranks, (x, b, a, before), state.expand(*batch, order), transition)
+            y, zf = filter_part(_RECURRENCE, ranks, (x, b, a, before), state.expand(*batch, order), transition)
         except (RuntimeError, TypeError, ValueError) as error:
             raise explain_lfilter_tv(error, x, b, a, zx, zy, *SETTINGS, NAMES) from None
     if zi is None:
@@ -128,25 +118,17 @@ def lfilter_tv(
     return y, (past_x, zf.to(state_dtype(y.dtype, zy)))
 
 
-class _LFilterTV:
-    """The op as a recurrence in the past of y, of the arguments x, b, a and the past of x."""
+def _forward(arguments: Sequence[Tensor | None], state: Tensor) -> Any:
+    return _lfilter_tv(*arguments, state, *SETTINGS)
 
-    def run(self, arguments: Sequence[Tensor | None], state: Tensor) -> tuple[Tensor, Tensor]:
-        y_and_zf: tuple[Tensor, Tensor] = _lfilter_tv(*arguments, state, *SETTINGS)
-        return y_and_zf
 
-    def gradients(
-        self,
-        gy: Tensor | None,
-        gzf: Tensor | None,
-        arguments: Sequence[Tensor | None],
-        state: Tensor,
-        y: Tensor,
-        needed: Sequence[bool],
-    ) -> tuple[list[Tensor | None], Tensor]:
-        mask = GZI | sum(bit for bit, wanted in zip((GX, GB, GA, GZX), needed, strict=True) if wanted)
-        *gradients, gzi = _lfilter_tv_backward(gy, gzf, *arguments, state, y, *SETTINGS, mask)
-        return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)], gzi
+def _backward(
+    gy: Tensor | None, gzf: Tensor | None, arguments: Sequence[Tensor | None], state: Tensor, y: Tensor, mask: int
+) -> Any:
+    return _lfilter_tv_backward(gy, gzf, *arguments, state, y, *SETTINGS, mask)
+
+
+_RECURRENCE = Recurrence(_forward, _backward, BITS)  # in the past of y, of x, b, a and the past of x
 
 
 def _exchanged_past(ranks: Ranks, x: Tensor, zx: Tensor | None, lag: int) -> Callable[[], tuple[Tensor | None, Tensor]]:

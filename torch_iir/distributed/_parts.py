@@ -20,7 +20,8 @@ need is computed there all the same, or the others would wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,22 +30,28 @@ from torch_iir.distributed._collectives import Ranks, gather, own_sum
 from torch_iir.distributed._transition import chained_states, matrix_power
 
 
-class Recurrence(Protocol):
-    """An op as a map from a part and a state (…, N) to outputs and a state. Its arguments are x, coefficients, …"""
+@dataclass(frozen=True)
+class Recurrence:
+    """An op as a map from a part and a state (…, N) to outputs and a state. Its arguments are x, coefficients, …
 
-    def run(self, arguments: Sequence[Tensor | None], state: Tensor) -> tuple[Tensor, Tensor]:
-        """y and the final state."""
+    Args:
+        forward: forward(arguments, state), y and the final state.
+        backward: backward(gy, gzf, arguments, state, y, output_mask), gradients of the arguments and of the state.
+        bits: of these in the mask.
+        keeps_output: whether gradients are made with y.
+    """
 
-    def gradients(
-        self,
-        gy: Tensor | None,
-        gzf: Tensor | None,
-        arguments: Sequence[Tensor | None],
-        state: Tensor,
-        y: Tensor,
-        needed: Sequence[bool],
-    ) -> tuple[list[Tensor | None], Tensor]:
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., Sequence[Tensor]]
+    bits: tuple[int, ...]
+    keeps_output: bool = True
+
+    def gradients(self, needed: Sequence[bool], *given: Any) -> tuple[list[Tensor | None], Tensor]:
         """Those of the arguments, None if not needed, and that of the state."""
+        *bits, of_state = self.bits
+        mask = of_state | sum(bit for bit, wanted in zip(bits, needed, strict=True) if wanted)
+        *gradients, gstate = self.backward(*given, mask)
+        return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)], gstate
 
 
 def filter_part(
@@ -98,15 +105,16 @@ class _Part(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         first = ranks.rank == 0
         state = zi.clone() if first else torch.zeros_like(zi)
-        y, z = recurrence.run(arguments, state)
+        y, z = recurrence.forward(arguments, state)
         z_all, transitions, *rest = gather(ranks, z, transition, *([] if low is None else [low]))()
         lows = rest[0].clone() if rest else torch.zeros_like(transitions)
         transitions = transitions.clone()  # no view of the message
         states = chained_states(transitions, lows, z_all, torch.zeros_like(z))
         if not first:
+            del y  # or there would be two of them
             state = states[ranks.rank].clone()
-            y, _ = recurrence.run(arguments, state)
-        ctx.save_for_backward(state, transitions, lows, y, *arguments)
+            y, _ = recurrence.forward(arguments, state)
+        ctx.save_for_backward(state, transitions, lows, y if recurrence.keeps_output else None, *arguments)
         ctx.set_materialize_grads(False)
         ctx.recurrence, ctx.ranks = recurrence, ranks
         return y, states[ranks.size].clone(), state, transitions
@@ -118,13 +126,13 @@ class _Part(torch.autograd.Function):
         recurrence, ranks = ctx.recurrence, ctx.ranks
         state, transitions, lows, y, *arguments = ctx.saved_tensors
         needed = ctx.needs_input_grad[5:]
-        _, w = recurrence.gradients(gy, None, arguments, state, y, [False] * len(needed))
+        _, w = recurrence.gradients([False] * len(needed), gy, None, arguments, state, y)
         w = w if gstate is None else w + gstate
         w_all, gzf_all = gather(ranks, w, torch.zeros_like(w) if gzf is None else gzf)()
         # λ_R … λ_0
         lambdas = chained_states(transitions.mH.flip(0), lows.mH.flip(0), w_all.flip(0), gzf_all.sum(0))
         after = lambdas[ranks.size - 1 - ranks.rank]
-        gradients, gzi = recurrence.gradients(gy, after, arguments, state, y, needed)
+        gradients, gzi = recurrence.gradients(needed, gy, after, arguments, state, y)
         if gstate is not None:
             gzi = gzi + gstate
         gzi = torch.where(gzi.new_full((), ranks.rank == 0, dtype=torch.bool), gzi, 0)

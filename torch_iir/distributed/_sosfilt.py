@@ -20,7 +20,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import filter_part, transition_of
+from torch_iir.distributed._parts import Recurrence, filter_part, transition_of
 from torch_iir.ops.sosfilt import FOR_SOS, FOR_X, FOR_ZI
 from torch_iir.ops.sosfilt import sosfilt as _sosfilt
 from torch_iir.ops.sosfilt import sosfilt_backward as _sosfilt_backward
@@ -103,33 +103,27 @@ def _filtered(ranks: Ranks, x: Tensor, sos: Tensor, zi: Tensor | None, names: Se
     try:
         state = state.expand(*batch, sections, 2).flatten(-2)
         transition, low = transition_of(_responses, x.shape[-1], sos)
-        y, zf = filter_part(_SOSFilt(), ranks, (x, sos), state, transition, low)
+        y, zf = filter_part(_RECURRENCE, ranks, (x, sos), state, transition, low)
     except (RuntimeError, TypeError, ValueError) as error:
         raise explain_sosfilt(error, x, sos, zi, names) from None
     return y, _by_section(zf).to(state_dtype(result, zi))
 
 
-class _SOSFilt:
-    """The op as a recurrence, of the arguments x and sos; its state is that of all sections, 2 S numbers."""
+def _forward(arguments: Sequence[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+    y, zf = _sosfilt(*arguments, _by_section(state))
+    return y, zf.flatten(-2)
 
-    def run(self, arguments: Sequence[Tensor | None], state: Tensor) -> tuple[Tensor, Tensor]:
-        y, zf = _sosfilt(*arguments, _by_section(state))
-        return y, zf.flatten(-2)
 
-    def gradients(
-        self,
-        gy: Tensor | None,
-        gzf: Tensor | None,
-        arguments: Sequence[Tensor | None],
-        state: Tensor,
-        y: Tensor,
-        needed: Sequence[bool],
-    ) -> tuple[list[Tensor | None], Tensor]:
-        gzf = None if gzf is None else _by_section(gzf)
-        mask = FOR_ZI | sum(bit for bit, wanted in zip((FOR_X, FOR_SOS), needed, strict=True) if wanted)
-        *gradients, gzi = _sosfilt_backward(gy, gzf, *arguments, _by_section(state), mask)
-        wanted = [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)]
-        return wanted, gzi.flatten(-2)
+def _backward(
+    gy: Tensor | None, gzf: Tensor | None, arguments: Sequence[Tensor], state: Tensor, _: None, mask: int
+) -> tuple[Tensor, ...]:
+    gzf = None if gzf is None else _by_section(gzf)
+    gx, gsos, gzi = _sosfilt_backward(gy, gzf, *arguments, _by_section(state), mask)
+    return gx, gsos, gzi.flatten(-2)
+
+
+# Of x and sos; the state is that of all sections, 2 S numbers.
+_RECURRENCE = Recurrence(_forward, _backward, (FOR_X, FOR_SOS, FOR_ZI), keeps_output=False)
 
 
 def _responses(samples: int, sos: Tensor) -> Tensor:

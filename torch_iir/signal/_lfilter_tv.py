@@ -22,6 +22,8 @@ from torch_iir.ops.lfilter_tv import lfilter_tv as _lfilter_tv
 
 NAMES = ("x", "b", "a", "zi[0]", "zi[1]")
 
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+
 
 @overload
 def lfilter_tv(b: ArrayLike, a: ArrayLike, x: ArrayLike, zi: None = None) -> Tensor: ...
@@ -84,7 +86,7 @@ def lfilter_tv(
         >>> torch.allclose(torch.cat([first, rest], -1), lfilter_tv(b, a, x))
         True
     """
-    zx, zy = (None, None) if zi is None else _pair(zi)
+    zx, zy = (None, None) if zi is None else pair(zi)
     if not (
         isinstance(x, Tensor)
         and isinstance(b, Tensor)
@@ -97,14 +99,8 @@ def lfilter_tv(
         and (zx is None or isinstance(zx, Tensor))
         and (zy is None or isinstance(zy, Tensor))
     ):
-        like = first_tensor(x, b, a, zx, zy)
-        x, b, a = as_signal(x, "x", like), as_coefficients(b, "b", like), as_coefficients(a, "a", like)
-        zx = None if zx is None else as_coefficients(zx, "zi[0]", like)
-        zy = None if zy is None else as_coefficients(zy, "zi[1]", like)
-    b = b if b.dim() > 1 else b.unsqueeze(0)
-    a = a if a.dim() > 1 else a.unsqueeze(0)
-    if not b.shape[-1]:  # the op takes it as zero
-        raise ValueError(f"b must have at least one coefficient, got b {list(b.shape)}")
+        b, a, x, zx, zy = as_tensors(b, a, x, zx, zy)
+    b, a = with_rows(b, a)
     y, zf = filtered(x, b, a, zx, zy, a_first=0, names=NAMES)
     return y if zi is None else (y, (_past(x, zx, b.shape[-1] - 1, y.shape[:-1]), zf))
 
@@ -131,7 +127,25 @@ def filtered(
         raise explain_lfilter_tv(error, x, b, a, zx, zi, b_first, a_first, period, names) from None
 
 
-def _pair(zi: Sequence[ArrayLike | None]) -> Sequence[ArrayLike | None]:
+def as_tensors(b: ArrayLike, a: ArrayLike, x: ArrayLike, zx: ArrayLike | None, zy: ArrayLike | None) -> Tensors:
+    """What was given, as floating tensors; a state that is None stays so."""
+    like = first_tensor(x, b, a, zx, zy)
+    b, a, x = as_coefficients(b, "b", like), as_coefficients(a, "a", like), as_signal(x, "x", like)
+    zx = None if zx is None else as_coefficients(zx, "zi[0]", like)
+    zy = None if zy is None else as_coefficients(zy, "zi[1]", like)
+    return b, a, x, zx, zy
+
+
+def with_rows(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients for all times become one row for all."""
+    b = b if b.dim() > 1 else b.unsqueeze(0)
+    a = a if a.dim() > 1 else a.unsqueeze(0)
+    if not b.shape[-1]:  # the op takes it as zero
+        raise ValueError(f"b must have at least one coefficient, got b {list(b.shape)}")
+    return b, a
+
+
+def pair(zi: Sequence[ArrayLike | None]) -> Sequence[ArrayLike | None]:
     if not isinstance(zi, (tuple, list)):
         raise TypeError(f"zi must be a pair (past x, past y), got {type(zi).__name__}")
     if len(zi) != 2:
