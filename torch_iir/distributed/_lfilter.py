@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,7 +20,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import Recurrence, filter_part, transition_of
+from torch_iir.distributed._parts import Recurrence, filter_part, initial_state, transition_of, unit_states
 from torch_iir.ops.lfilter import GA, GB, GX, GZI
 from torch_iir.ops.lfilter import lfilter as _lfilter
 from torch_iir.ops.lfilter import lfilter_backward as _lfilter_backward
@@ -123,8 +122,7 @@ def _filtered(ranks: Ranks, x: Tensor, b: Tensor, a: Tensor, zi: Tensor | None) 
     if order == 0:
         return filtered_here(x, b, a, zi)
     result = result_dtype(x, b, a, zi)
-    wide = torch.promote_types(result, torch.float64)
-    state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
+    state = initial_state(zi, x, result)
     try:
         transition, low = transition_of(_responses, x.shape[-1], pad(a, (0, order + 1 - a.shape[-1])))
         y, zf = filter_part(_RECURRENCE, ranks, (x, b, a), state.expand(*batch, order), transition, low)
@@ -146,7 +144,7 @@ _RECURRENCE = Recurrence(_forward, _backward, (GX, GB, GA, GZI))  # of x, b and 
 
 def _responses(samples: int, a: Tensor) -> Tensor:
     """What the unit states become: the numerator has no part in it."""
-    units = torch.eye(a.shape[-1] - 1, dtype=torch.promote_types(a.dtype, torch.float64), device=a.device)
+    units = unit_states(a.shape[-1] - 1, a)
     silence = units.new_zeros(1).expand(len(units), samples)
     states: Tensor = _lfilter(silence, units.new_ones(1), a.unsqueeze(-2), units)[1]
     return states

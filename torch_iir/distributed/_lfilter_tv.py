@@ -18,7 +18,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, gather, ranks_of
-from torch_iir.distributed._parts import Recurrence, filter_part
+from torch_iir.distributed._parts import Recurrence, filter_part, initial_state, unit_states
 from torch_iir.ops.lfilter_tv import BITS, GA
 from torch_iir.ops.lfilter_tv import lfilter_tv as _lfilter_tv
 from torch_iir.ops.lfilter_tv import lfilter_tv_backward as _lfilter_tv_backward
@@ -104,8 +104,7 @@ def lfilter_tv(
         before, after = past()
         y, zf = filtered(x, b, a, before, zy, a_first=0, names=NAMES)
     else:
-        wide = torch.promote_types(result_dtype(x, b, a, zx, zy), torch.float64)
-        state = x.new_zeros((), dtype=wide) if zy is None else zy.to(wide)
+        state = initial_state(zy, x, result_dtype(x, b, a, zx, zy))
         try:
             transition = _transition(x, a)  # while what is past is under way
             before, after = past()
@@ -185,7 +184,7 @@ class _Responses(torch.autograd.Function):
     def forward(ctx: Any, silence: Tensor, a: Tensor) -> Tensor:
         ctx.save_for_backward(silence, a)
         ctx.set_materialize_grads(False)
-        _, zf = _lfilter_tv(silence, None, a.unsqueeze(-3), None, _units(silence), *SETTINGS)
+        _, zf = _lfilter_tv(silence, None, a.unsqueeze(-3), None, unit_states(len(silence), silence), *SETTINGS)
         return zf  # type: ignore[no-any-return]
 
     @staticmethod
@@ -193,12 +192,8 @@ class _Responses(torch.autograd.Function):
         if gradient is None:  # so it is for a first derivative
             return None, None
         silence, a = ctx.saved_tensors
-        units, coefficients = _units(silence), a.unsqueeze(-3)
+        units, coefficients = unit_states(len(silence), silence), a.unsqueeze(-3)
         y, _ = _lfilter_tv(silence, None, coefficients, None, units, *SETTINGS)
         arguments = (silence, None, coefficients, None, units, y, *SETTINGS, GA)
         ga = _lfilter_tv_backward(None, gradient, *arguments)[2]
         return None, ga.squeeze(-3)
-
-
-def _units(silence: Tensor) -> Tensor:
-    return torch.eye(len(silence), dtype=torch.promote_types(silence.dtype, torch.float64), device=silence.device)

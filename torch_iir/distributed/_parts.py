@@ -54,6 +54,17 @@ class Recurrence:
         return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)], gstate
 
 
+def initial_state(zi: Tensor | None, x: Tensor, result: torch.dtype) -> Tensor:
+    """zi, or zeros that broadcast, in double precision; result is the dtype of y."""
+    wide = torch.promote_types(result, torch.float64)
+    return x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
+
+
+def unit_states(count: int, like: Tensor) -> Tensor:
+    """One a row, in double precision."""
+    return torch.eye(count, dtype=torch.promote_types(like.dtype, torch.float64), device=like.device)
+
+
 def filter_part(
     recurrence: Recurrence,
     ranks: Ranks,

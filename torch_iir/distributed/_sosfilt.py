@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-import torch
 from torch import Tensor
 
 from torch_iir import signal
@@ -20,7 +19,7 @@ from torch_iir._arguments import (
     state_dtype,
 )
 from torch_iir.distributed._collectives import Group, Ranks, ranks_of
-from torch_iir.distributed._parts import Recurrence, filter_part, transition_of
+from torch_iir.distributed._parts import Recurrence, filter_part, initial_state, transition_of, unit_states
 from torch_iir.ops.sosfilt import FOR_SOS, FOR_X, FOR_ZI
 from torch_iir.ops.sosfilt import sosfilt as _sosfilt
 from torch_iir.ops.sosfilt import sosfilt_backward as _sosfilt_backward
@@ -98,10 +97,8 @@ def _filtered(ranks: Ranks, x: Tensor, sos: Tensor, zi: Tensor | None, names: Se
     """As signal._sosfilt.filtered."""
     batch, sections = check_sosfilt(x, sos, zi, names)
     result = result_dtype(x, sos, zi)
-    wide = torch.promote_types(result, torch.float64)
-    state = x.new_zeros((), dtype=wide) if zi is None else zi.to(wide)
+    state = initial_state(zi, x, result).expand(*batch, sections, 2).flatten(-2)
     try:
-        state = state.expand(*batch, sections, 2).flatten(-2)
         transition, low = transition_of(_responses, x.shape[-1], sos)
         y, zf = filter_part(_RECURRENCE, ranks, (x, sos), state, transition, low)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -127,8 +124,7 @@ _RECURRENCE = Recurrence(_forward, _backward, (FOR_X, FOR_SOS, FOR_ZI), keeps_ou
 
 
 def _responses(samples: int, sos: Tensor) -> Tensor:
-    dtype = torch.promote_types(sos.dtype, torch.float64)
-    units = torch.eye(2 * sos.shape[-2], dtype=dtype, device=sos.device)
+    units = unit_states(2 * sos.shape[-2], sos)
     silence = units.new_zeros(1).expand(len(units), samples)
     states: Tensor = _sosfilt(silence, sos.unsqueeze(-3), _by_section(units))[1]
     return states.flatten(-2)
