@@ -13,8 +13,8 @@ peers_pip := $(PEERS)/bin/python -m pip install --quiet
 # The environment's own cmake and ninja, whatever the machine has.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: build peers demo test test-cpp test-sanitize test-python test-peers test-neon test-torch-versions bench bench-peers \
-    lint format clean
+.PHONY: build peers demo test test-cpp test-sanitize test-python test-emulated test-sanitize-emulated test-peers test-neon \
+    test-torch-versions bench bench-peers lint format clean
 
 demo: build $(VENV)/extra-demo
 	$(python) -m torch_iir.demo
@@ -83,19 +83,30 @@ test-cpp: build
 # The kernels and their tests, with neither torch nor Python.
 cmake_core := cmake -S . -G Ninja -DTORCH_IIR_TESTS=ON -DTORCH_IIR_CUDA=OFF
 
+cmake_sanitize := $(cmake_core) -DTORCH_IIR_SANITIZE=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1"
 test-sanitize: $(VENV)/torch-$(TORCH)
-	$(cmake_core) -B build/sanitize -DTORCH_IIR_SANITIZE=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1" >/dev/null
+	$(cmake_sanitize) -B build/sanitize -DTORCH_IIR_EMULATOR=OFF >/dev/null
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure --parallel 2
+
+# What reads and writes where it must not in the kernels for CUDA.
+test-sanitize-emulated: $(VENV)/torch-$(TORCH)
+	$(cmake_sanitize) -B build/sanitize -DTORCH_IIR_EMULATOR=ON >/dev/null
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --output-on-failure --parallel 2 --tests-regex "cuda|emulator"
 
 # A process on each core; more threads than that would wait for each other.
 test-python: build $(VENV)/extra-test
 	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --dist worksteal
 
+# The operators for CUDA, on the emulator. Some of it is part of test-python.
+test-emulated: build $(VENV)/extra-test
+	TORCH_IIR_TEST_EMULATED=1 TORCH_IIR_TEST_DEVICE=cpu OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --dist worksteal
+
 test-neon: $(VENV)/torch-$(TORCH)
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 	    { echo "First: sudo apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
-	$(cmake_core) -B build/neon --toolchain native/cmake/aarch64-linux-gnu.cmake >/dev/null
+	$(cmake_core) -B build/neon -DTORCH_IIR_EMULATOR=OFF --toolchain native/cmake/aarch64-linux-gnu.cmake >/dev/null
 	cmake --build build/neon
 	ctest --test-dir build/neon --output-on-failure --parallel 2
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import bench
-from bench import machine, report, scaling
+from bench import cuda, machine, report, scaling
 from bench.question import Question, Record, answer
 
 
@@ -109,7 +109,7 @@ def readme(
         print("bench/results/ is empty: python -m bench")
         return 1
     pages = {
-        path: report.readme_blocks(results, report.load(folder, peers=True)),
+        path: report.readme_blocks(results, report.load(folder, peers=True)) | {"bench cuda": cuda.block()},
         of_ranks: scaling.blocks(results[0]),
     }
     wanted = {page: report.with_blocks(page.read_text(), blocks) for page, blocks in pages.items()}

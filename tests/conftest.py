@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+import emulated
 import libraries
 import pytest
 import torch
@@ -23,6 +24,21 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 # Tracing makes objects by the hundred thousand and keeps most of them: looking through every 700 new ones for garbage
 # takes a tenth of its time.
 gc.set_threshold(100_000, 20, 20)
+
+if emulated.ASKED_FOR:
+    emulated.load()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not emulated.ASKED_FOR:
+        return
+    kept, left_out = [], []
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        (kept if emulated.runs(item.path.stem, name) else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
 
 ALGORITHMS = ("automatic", "direct", "rows", "segments", "blocks")
 

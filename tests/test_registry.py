@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import emulated
 import numpy as np
 import pytest
 import reference
@@ -133,12 +134,19 @@ def test_opcheck(op: type[Op], args: tuple[Any, ...]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about non-leaf tensors
         torch.library.opcheck(overload(op), tuple(leaf(arg) for arg in args))
+
+
+@every_sample
+def test_schema_and_fake(op: type[Op], args: tuple[Any, ...]) -> None:
+    """Without gradients."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.library.opcheck(overload(op), args, test_utils=("test_schema", "test_faketensor"))
 
 
 @every_sample
 def test_gradients(op: type[Op], args: tuple[Any, ...]) -> None:
-    """Reverse, forward, batched, and with undefined gradients."""
+    """Reverse, forward, batched, and with undefined gradients. On the emulator along random directions: it is slow."""
     args = differentiable(args)
     torch.autograd.gradcheck(
         wanted_outputs(op, args),
@@ -147,6 +155,7 @@ def test_gradients(op: type[Op], args: tuple[Any, ...]) -> None:
         check_batched_grad=True,
         check_batched_forward_grad=True,
         check_undefined_grad=True,
+        fast_mode=emulated.ASKED_FOR,
     )
 
 

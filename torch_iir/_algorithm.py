@@ -6,7 +6,17 @@ from contextlib import contextmanager
 
 import torch
 
-NAMES: tuple[str, ...] = ("automatic", "direct", "rows", "segments", "blocks", "wavefront", "fft")
+NAMES: tuple[str, ...] = (
+    "automatic",
+    "direct",
+    "rows",
+    "segments",
+    "blocks",
+    "wavefront",
+    "fft",
+    "clusters",
+    "lookback",
+)
 
 
 def _force(name: str) -> int:
@@ -17,13 +27,15 @@ def _force(name: str) -> int:
 
 @contextmanager
 def algorithm(name: str) -> Iterator[None]:
-    """Forces one algorithm for all filters of the process, on the CPU.
+    """Forces one algorithm for all filters of the process.
 
     Args:
-        name: ``"automatic"`` (by rows, samples and order: the table in the README), ``"direct"`` (one sample after
-            another), ``"rows"`` (rows in SIMD lanes), ``"segments"`` (one row cut into segments), ``"blocks"`` (one
-            row, blocks of outputs at once), ``"wavefront"`` (sections in SIMD lanes: sosfilt) or ``"fft"`` (a
-            convolution: lfilter with a = [1]). A filter that the forced algorithm cannot run is a RuntimeError.
+        name: ``"automatic"`` (by rows, samples and order: the tables in the README) or ``"direct"`` (one sample after
+            another). On the CPU ``"rows"`` (rows in SIMD lanes), ``"segments"`` (one row cut into segments),
+            ``"blocks"`` (one row, blocks of outputs at once), ``"wavefront"`` (sections in SIMD lanes: sosfilt) or
+            ``"fft"`` (a convolution: lfilter with a = [1]). On CUDA ``"rows"`` (a block of threads for each row),
+            ``"clusters"`` (blocks of a cluster share a row) or ``"lookback"`` (any number of blocks share a row). A
+            filter that the forced algorithm cannot run is a RuntimeError.
 
     The environment variable ``TORCH_IIR_ALGORITHM`` does the same from the start.
 

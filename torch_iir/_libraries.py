@@ -25,7 +25,7 @@ def load() -> None:
             "and import it from there rather than from its sources"
         )
     torch.ops.load_library(ops)  # type: ignore[no-untyped-call]
-    # Its symbols live in libtorch_cuda, which only a torch with CUDA has.
+    # The same operators for CUDA. Their symbols live in libtorch_cuda, which only a torch with CUDA has.
     if torch.version.cuda is not None and (cuda := find("torch_iir_ops_cuda")) is not None:
         torch.ops.load_library(cuda)  # type: ignore[no-untyped-call]
 

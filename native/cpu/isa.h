@@ -12,8 +12,9 @@
 #include "torch_iir/spectra.h"
 
 // F(isa, …) for each instruction set, from the most portable to the fastest, as torch_iir_kernels.cmake has them.
-#if defined(__x86_64__) && defined(TORCH_IIR_SANITIZE)
-#define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__) F(avx512, __VA_ARGS__)
+#if defined(TORCH_IIR_ONLY_ISA)  // under sanitizers
+#define TORCH_IIR_CALL(F, isa, ...) F(isa, __VA_ARGS__)
+#define TORCH_IIR_EACH_ISA(F, ...) TORCH_IIR_CALL(F, TORCH_IIR_ONLY_ISA, __VA_ARGS__)
 #elif defined(__x86_64__)
 #define TORCH_IIR_EACH_ISA(F, ...) F(baseline, __VA_ARGS__) F(avx2, __VA_ARGS__) F(avx512, __VA_ARGS__)
 #elif defined(__aarch64__)

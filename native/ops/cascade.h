@@ -24,8 +24,8 @@ struct Cascade {
   bool complex() const { return is_complex(b.dtype) || is_complex(a.dtype); }
 
   // Into the parameters of a kernel.
-  template <class Kernel, class State>
-  void give(Kernel& kernel, const As<State>& b_, const std::int64_t* b_stride, const As<State>& a_,
+  template <class Kernel, class Values>
+  void give(Kernel& kernel, const Values& b_, const std::int64_t* b_stride, const Values& a_,
             const std::int64_t* a_stride) const {
     kernel.sections = sections();
     kernel.b_length = static_cast<int>(b.length());

@@ -1,4 +1,4 @@
-// torch_iir::fftconvolve on the CPU: how a convolution is cut, and from tensors to windows of samples.
+// torch_iir::fftconvolve: how a convolution is cut, and from tensors to windows of samples.
 #include "fftconvolve.h"
 
 #include <algorithm>
@@ -12,13 +12,19 @@ enum class Cut { none, outputs, sum };
 struct Plan {
   Cut cut;
   std::int64_t n, hop, pieces;  // points of a transform, results or terms of a piece
-  double cost;                  // about, in nanoseconds on one core
+  double cost;                  // about, in nanoseconds on one core; on CUDA in numbers that go through memory
 };
 
 // What a transform of n real floats takes a number, with what is done around it; measured. A plan, which torch makes
 // anew in each call, costs as much as some rows.
 double cost_of(std::int64_t n, std::int64_t transforms) {
-  const double points = static_cast<double>(n), beyond_the_caches = n > 1 << 17 ? 1.8 : 1;
+  const double points = static_cast<double>(n);
+  if constexpr (!on_cpu) {
+    // A transform goes through memory once as long as shared memory holds it, and so does what is before and after it.
+    const int passes = n <= 1 << 13 ? 1 : n <= 1 << 24 ? 2 : 3;
+    return points * static_cast<double>(transforms) * (2 + passes);
+  }
+  const double beyond_the_caches = n > 1 << 17 ? 1.8 : 1;
   const double each = (0.12 * std::log2(points) + 0.7) * beyond_the_caches,
                plans = 3 * std::min(points / 4096 + 2, 10.0);
   return points * (static_cast<double>(transforms) * each + plans) + 20000;
@@ -74,7 +80,7 @@ template <class C>
 bool convolve(const Convolution& f) {
   const std::int64_t T = f.x.whole_length(), K = f.h.length, size = f.y.whole_length();
   const Distinct results(f.batch, {f.y.stride, (f.y.rest ? f.y.rest : &f.y)->stride});
-  Destination destination{f.batch, f.y, f.plus};
+  Destination destination{f.on, f.batch, f.y, f.plus};
   if (f.batch.rows() == 0 || size == 0) return true;
   if (T == 0 || K == 0) {
     destination.clear(results);
@@ -114,13 +120,13 @@ bool convolve(const Convolution& f) {
   }
   destination.pieces = result_pieces;
 
-  WindowSpectra<C> x(f.batch, f.x, n, of_x), h(f.batch, f.h, n, of_h);
+  WindowSpectra<C> x(f.on, f.batch, f.x, n, of_x), h(f.on, f.batch, f.h, n, of_h);
   bool finite = true;
   const Product<C> product{h, f.reverse, results, result_pieces,
                            [&](std::int64_t first, std::int64_t count, const Array& spectra) {
                              finite &= destination.store(results, first, count, inverse(spectra, n, is_real<C>));
                            }};
-  multiply<C>(f.batch, plan.pieces, n, x, {&product, 1});
+  multiply<C>(f.on, f.batch, plan.pieces, n, x, {&product, 1});
   return finite;
 }
 
@@ -133,6 +139,7 @@ Returned fftconvolve(AtenTensorHandle in1, AtenTensorHandle in2, std::int64_t st
                      std::int64_t summed, std::int64_t n_fft) {
   Handle first(in1), second(in2);
   const Tensor x = argument("in1", std::move(first)), h = argument("in2", std::move(second));
+  const OnDevice on({&x, &h});
   STD_TORCH_CHECK(size >= 0, "size must not be negative, got ", size);
   STD_TORCH_CHECK(n_fft >= 0, "n_fft must not be negative, got ", n_fft);
   const std::int64_t lengths = x.length() + h.length() + size + std::abs(start);
@@ -144,7 +151,7 @@ Returned fftconvolve(AtenTensorHandle in1, AtenTensorHandle in2, std::int64_t st
 
   Strides x_stride, h_stride, y_stride;
   Shape shape;
-  Convolution f;
+  Convolution f{on};
   Operand operands[3] = {x.operand(x_stride), h.operand(h_stride)};
   check(broadcast({operands, 2}, shape, f.batch), {&x, &h});
   for (int d = 0; d < shape.dims && d < 63; ++d) {

@@ -1,4 +1,4 @@
-// Convolutions and correlations by FFT on the CPU: the operator, whose schema is in registration.cpp, and what it and
+// Convolutions and correlations by FFT: the operator, whose schema is in registration.cpp, and what it and
 // lfilter make of tensors.
 #pragma once
 
@@ -14,8 +14,9 @@ namespace torch_iir::ops {
 // windows that overlap by the length of h (overlap-save), or, for long h and few results, h and x into pieces whose
 // products are added up.
 struct Convolution {
-  Batch batch;
-  Samples x, h, y;
+  const OnDevice& on;
+  Batch batch = {};
+  Samples x = {}, h = {}, y = {};
   const Samples* plus = nullptr;  // added to y
   std::int64_t start = 0;
   bool reverse = false;

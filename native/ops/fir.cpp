@@ -26,12 +26,14 @@ bool filter_by_fft(const Batch& batch, const Samples& x, const Samples& b, const
                    const Samples& zf) {
   Samples y_and_zf = y;  // the state is what would come next
   y_and_zf.rest = &zf;
-  return convolve<double>({batch, x, b, y_and_zf, zi});
+  const OnDevice on({});
+  return convolve<double>({on, batch, x, b, y_and_zf, zi});
 }
 
 bool gradients_by_fft(const Batch& batch, const Samples& g, const Samples& x, const Samples& b, const Samples& gx,
                       const Samples& gb, const Samples& gzi) {
-  Convolution f{batch, g, b, {}};
+  const OnDevice on({});
+  Convolution f{on, batch, g, b};
   f.reverse = true;
   if (gx.data != nullptr) {
     f.y = gx;

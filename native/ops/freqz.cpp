@@ -1,4 +1,4 @@
-// torch_iir::freqz and freqz_backward on the CPU: from tensors to the kernels' parameters.
+// torch_iir::freqz and freqz_backward: from tensors to the kernels' parameters.
 #include "freqz.h"
 
 #include "cascade.h"
@@ -10,8 +10,10 @@ namespace {
 struct Arguments {
   Cascade filter;
   Tensor w;
+  OnDevice on;
 
-  Arguments(Handle b, Handle a, Handle w_) : filter(std::move(b), std::move(a)), w(argument("w", std::move(w_))) {
+  Arguments(Handle b, Handle a, Handle w_)
+      : filter(std::move(b), std::move(a)), w(argument("w", std::move(w_))), on({&filter.b, &filter.a, &w}) {
     STD_TORCH_CHECK(!is_complex(w.dtype), "w must be real");
   }
 
@@ -26,12 +28,12 @@ struct Arguments {
 
 template <class Value, class State>
 Returned forward(const Arguments& args) {
-  const As<State> b(args.filter.b), a(args.filter.a);
-  const As<double> w(args.w);
+  const SmallIn<State> b(args.filter.b), a(args.filter.a);
+  const SmallIn<double> w(args.w);
   Strides b_stride, a_stride, w_stride, h_stride;
   const Operand operands[] = {b.operand(b_stride, 2), a.operand(a_stride, 2), w.operand(w_stride)};
   Shape shape;
-  Freqz<Value, State> kernel;
+  kernels::Freqz<Value, State> kernel;
   Batch& batch = kernel.batch;
   check(broadcast(operands, shape, batch), {&args.filter.b, &args.filter.a, &args.w});
 
@@ -42,21 +44,22 @@ Returned forward(const Arguments& args) {
   args.filter.give(kernel, b, b_stride, a, a_stride);
   kernel.w = rows(w.data, w.step(), w_stride, batch);
   kernel.h = rows(static_cast<std::complex<Value>*>(data(h)), 1, h_stride, batch);
-  check(torch_iir::freqz(kernel, parallel_for()), Algorithm::automatic, "a");
+  const auto run = [](const auto&... with) { return kernels::freqz(with...); };
+  check(args.on.run(run, kernel), Algorithm::automatic, "a");
   return {h.release()};
 }
 
 template <class Value, class State>
 std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const Tensor& g, const bool (&wanted)[3]) {
-  const As<State> b(args.filter.b), a(args.filter.a);
-  const As<double> w(args.w);
+  const SmallIn<State> b(args.filter.b), a(args.filter.a);
+  const SmallIn<double> w(args.w);
   const View<std::complex<Value>> g_view(g);
   Handle gb = empty_gradient(wanted[0], args.filter.b), ga = empty_gradient(wanted[1], args.filter.a),
          gw = empty_gradient(wanted[2], args.w);
   const Handle none;
-  Into<State> gb_out(wanted[0] ? gb : none, args.filter.b.dtype, args.filter.b.dims, args.filter.b.size);
-  Into<State> ga_out(wanted[1] ? ga : none, args.filter.a.dtype, args.filter.a.dims, args.filter.a.size);
-  Into<double> gw_out(wanted[2] ? gw : none, args.w.dtype, args.w.dims, args.w.size);
+  SmallOut<State> gb_out(wanted[0] ? gb : none, args.filter.b.dtype, args.filter.b.dims, args.filter.b.size);
+  SmallOut<State> ga_out(wanted[1] ? ga : none, args.filter.a.dtype, args.filter.a.dims, args.filter.a.size);
+  SmallOut<double> gw_out(wanted[2] ? gw : none, args.w.dtype, args.w.dims, args.w.size);
 
   Strides b_stride, a_stride, w_stride, g_stride, gb_stride, ga_stride, gw_stride;
   Operand operands[7] = {b.operand(b_stride, 2), a.operand(a_stride, 2), w.operand(w_stride), g_view.operand(g_stride)};
@@ -65,7 +68,7 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
   if (wanted[1]) operands[count++] = ga_out.operand(ga_stride, 2);
   if (wanted[2]) operands[count++] = gw_out.operand(gw_stride);
   Shape shape;
-  FreqzBackward<Value, State> kernel;
+  kernels::FreqzBackward<Value, State> kernel;
   Batch& batch = kernel.batch;
   check(broadcast({operands, count}, shape, batch), {&args.filter.b, &args.filter.a, &args.w, &g});
   kernel.angles = args.w.length();
@@ -78,11 +81,12 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const T
   if (wanted[1]) kernel.ga = matrices_of<false>(ga_out.data, args.filter.a.length(), 1, ga_stride, batch);
   if (wanted[2]) kernel.gw = rows(gw_out.data, 1, gw_stride, batch);
   if (batch.rows() > 0) {
-    check(torch_iir::freqz_backward(kernel, parallel_for()), Algorithm::automatic, "a");
+    const auto run = [](const auto&... with) { return kernels::freqz_backward(with...); };
+    check(args.on.run(run, kernel), Algorithm::automatic, "a");
   } else {
-    fill_zero(gb_out, args.filter.b, wanted[0]);  // sums over no rows
-    fill_zero(ga_out, args.filter.a, wanted[1]);
-    fill_zero(gw_out, args.w, wanted[2]);
+    gb_out.fill_zero();  // sums over no rows
+    ga_out.fill_zero();
+    gw_out.fill_zero();
   }
   gb_out.store();
   ga_out.store();
@@ -103,6 +107,7 @@ std::tuple<Returned, Returned, Returned> freqz_backward(AtenTensorHandle g_, Ate
   Handle b(b_), a(a_), w(w_), given(g_);
   const Arguments args(std::move(b), std::move(a), std::move(w));
   const Tensor g = argument("g", std::move(given));
+  args.on.check({&g});
   STD_TORCH_CHECK(is_complex(g.dtype), "g must be complex");
   const bool wanted[3] = {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0};
   return args.visit(is_wide(g.dtype),

@@ -1,4 +1,4 @@
-// torch_iir::lfilter and lfilter_backward on the CPU: from tensors to the kernels' parameters.
+// torch_iir::lfilter and lfilter_backward: from tensors to the kernels' parameters.
 #include "lfilter.h"
 
 #include <algorithm>
@@ -13,6 +13,7 @@ namespace {
 struct Arguments {
   Tensor x, b, a, zi;
   Storage storage;
+  OnDevice on;
   std::int64_t samples = 0, order = 0;
 
   Arguments(Handle x_, Handle b_, Handle a_, Handle zi_)
@@ -20,7 +21,8 @@ struct Arguments {
         b(argument("b", std::move(b_))),
         a(argument("a", std::move(a_))),
         zi(argument("zi", std::move(zi_))),
-        storage(x, {&b, &a}, zi) {
+        storage(x, {&b, &a}, zi),
+        on({&x, &b, &a, &zi}) {
     STD_TORCH_CHECK(b.length() > 0, "b must have at least one coefficient, got ", describe({&b}));
     STD_TORCH_CHECK(a.length() > 0, "a must have at least one coefficient, got ", describe({&a}));
     samples = x.length();
@@ -30,9 +32,9 @@ struct Arguments {
   }
 };
 
-// Whether rows of a filter without recursion, a = [1], are convolved by FFT: where that is faster, or forced. What has
-// another a, or needs its gradient, is not.
-bool by_fft(const Arguments& args, std::int64_t rows, bool a_has_gradient = false) {
+// Whether rows of a filter without recursion, a = [1], are convolved by FFT, on the CPU: where that is faster, or
+// forced. What has another a, or needs its gradient, is not.
+[[maybe_unused]] bool by_fft(const Arguments& args, std::int64_t rows, bool a_has_gradient = false) {
   constexpr std::int64_t shortest = 192, least_work = 1 << 21;  // coefficients, multiply-adds
   const std::int64_t length = args.b.length();
   const bool faster = length >= shortest && args.samples >= shortest && rows * args.samples >= least_work / length;
@@ -44,8 +46,8 @@ template <class T>
 std::tuple<Returned, Returned> forward(const Arguments& args) {
   using Type = Types<T>;
   const typename Type::In x(args.x);
-  const As<typename Type::State> b(args.b), a(args.a);
-  const As<typename Type::Held> zi(args.zi);
+  const SmallIn<typename Type::State> b(args.b), a(args.a);
+  const typename Type::HeldIn zi(args.zi);
 
   Strides x_stride, b_stride, a_stride, zi_stride, y_stride, zf_stride;
   const Operand operands[] = {x.operand(x_stride), b.operand(b_stride), a.operand(a_stride), zi.operand(zi_stride)};
@@ -59,21 +61,24 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   row_major(batch, args.samples, y_stride);
   shape.size[shape.dims] = args.order;
   Handle zf = empty(shape.dims + 1, shape.size, args.storage.state);
-  Into<typename Type::Held> zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
+  typename Type::HeldOut zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
   row_major(batch, args.order, zf_stride);
 
   Algorithm chosen = algorithm();
   const auto convolved = [&] {
-    if (!by_fft(args, batch.rows())) return false;
-    chosen = Algorithm::automatic;  // if this fails
-    const Samples of_zi = args.zi ? Samples(args.zi, zi_stride, batch) : Samples();
-    return filter_by_fft(batch, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
-                         args.zi ? &of_zi : nullptr,
-                         Samples(data(y), args.storage.result, args.samples, 1, y_stride, batch),
-                         Samples(data(zf), args.storage.state, args.order, 1, zf_stride, batch));
+    if constexpr (on_cpu) {
+      if (!by_fft(args, batch.rows())) return false;
+      chosen = Algorithm::automatic;  // if this fails
+      const Samples of_zi = args.zi ? Samples(args.zi, zi_stride, batch) : Samples();
+      return filter_by_fft(batch, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
+                           args.zi ? &of_zi : nullptr,
+                           Samples(data(y), args.storage.result, args.samples, 1, y_stride, batch),
+                           Samples(data(zf), args.storage.state, args.order, 1, zf_stride, batch));
+    }
+    return false;
   };
   if (batch.rows() > 0 && !convolved()) {
-    LFilter<typename Type::Sample, typename Type::State> kernel;
+    kernels::LFilter<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.b_length = static_cast<int>(args.b.length());
@@ -84,7 +89,8 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = rows_of<Type::pairs>(zi.data, zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = rows_of<Type::pairs>(zf_out.data, 1, zf_stride, batch);
-    check(torch_iir::lfilter(kernel, chosen, parallel_for()), chosen, "a[..., 0]");
+    const auto run = [](const auto&... with) { return kernels::lfilter(with...); };
+    check(args.on.run(run, kernel, chosen), chosen, "a[..., 0]");
     y_out.store();
     zf_out.store();
   }
@@ -100,8 +106,8 @@ template <class T>
 std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& args, const Gradients& given) {
   using Type = Types<T>;
   const typename Type::In x(args.x), y(given.y), gy(given.gy);
-  const As<typename Type::State> b(args.b), a(args.a);
-  const As<typename Type::Held> gzf(given.gzf);
+  const SmallIn<typename Type::State> b(args.b), a(args.a);
+  const typename Type::HeldIn gzf(given.gzf);
 
   Handle gx = empty_gradient(given.wanted[0], args.x, args.storage.result),
          gb = empty_gradient(given.wanted[1], args.b, args.storage.result),
@@ -110,9 +116,9 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
   const Handle none;
   const bool wants_gzi = given.wanted[3] && args.zi;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
-  Into<typename Type::State> gb_out(given.wanted[1] ? gb : none, args.b.dtype, args.b.dims, args.b.size);
-  Into<typename Type::State> ga_out(given.wanted[2] ? ga : none, args.a.dtype, args.a.dims, args.a.size);
-  Into<typename Type::Held> gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
+  SmallOut<typename Type::State> gb_out(given.wanted[1] ? gb : none, args.b.dtype, args.b.dims, args.b.size);
+  SmallOut<typename Type::State> ga_out(given.wanted[2] ? ga : none, args.a.dtype, args.a.dims, args.a.size);
+  typename Type::HeldOut gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
 
   Strides x_stride, y_stride, b_stride, a_stride, gy_stride, gzf_stride, gx_stride, gb_stride, ga_stride, gzi_stride;
   Operand operands[10] = {x.operand(x_stride), b.operand(b_stride), a.operand(a_stride), y.operand(y_stride)};
@@ -136,27 +142,30 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
 
   Algorithm chosen = algorithm();
   const auto convolved = [&] {
-    if (!by_fft(args, batch.rows(), given.wanted[2])) return false;
-    chosen = Algorithm::automatic;  // if this fails
-    Samples g;
-    if (given.gy) g = Samples(given.gy, gy_stride, batch);
-    g.length = args.samples;
-    const Samples of_zf = given.gzf ? Samples(given.gzf, gzf_stride, batch) : Samples();
-    if (given.gzf) g.rest = &of_zf;
-    const auto target = [&](bool wanted, const Handle& handle, const Tensor& like, const std::int64_t* stride) {
-      return wanted ? Samples(data(handle), like.dtype, like.length(), 1, stride, batch) : Samples();
-    };
-    return gradients_by_fft(batch, g, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
-                            target(given.wanted[0], gx, args.x, gx_stride),
-                            target(given.wanted[1], gb, args.b, gb_stride),
-                            target(wants_gzi, gzi, args.zi, gzi_stride));
+    if constexpr (on_cpu) {
+      if (!by_fft(args, batch.rows(), given.wanted[2])) return false;
+      chosen = Algorithm::automatic;  // if this fails
+      Samples g;
+      if (given.gy) g = Samples(given.gy, gy_stride, batch);
+      g.length = args.samples;
+      const Samples of_zf = given.gzf ? Samples(given.gzf, gzf_stride, batch) : Samples();
+      if (given.gzf) g.rest = &of_zf;
+      const auto target = [&](bool wanted, const Handle& handle, const Tensor& like, const std::int64_t* stride) {
+        return wanted ? Samples(data(handle), like.dtype, like.length(), 1, stride, batch) : Samples();
+      };
+      return gradients_by_fft(batch, g, Samples(args.x, x_stride, batch), Samples(args.b, b_stride, batch),
+                              target(given.wanted[0], gx, args.x, gx_stride),
+                              target(given.wanted[1], gb, args.b, gb_stride),
+                              target(wants_gzi, gzi, args.zi, gzi_stride));
+    }
+    return false;
   };
   const auto results = [&] {
     return std::tuple{Returned{gx.release()}, Returned{gb.release()}, Returned{ga.release()}, Returned{gzi.release()}};
   };
   if (batch.rows() > 0 && convolved()) return results();
   if (batch.rows() > 0) {
-    LFilterBackward<typename Type::Sample, typename Type::State> kernel;
+    kernels::LFilterBackward<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.b_length = static_cast<int>(args.b.length());
@@ -171,12 +180,13 @@ std::tuple<Returned, Returned, Returned, Returned> backward(const Arguments& arg
     if (given.wanted[1]) kernel.gb = rows(gb_out.data, 1, gb_stride, batch);
     if (given.wanted[2]) kernel.ga = rows(ga_out.data, 1, ga_stride, batch);
     if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
-    check(torch_iir::lfilter_backward(kernel, chosen, parallel_for()), chosen, "a[..., 0]");
+    const auto run = [](const auto&... with) { return kernels::lfilter_backward(with...); };
+    check(args.on.run(run, kernel, chosen), chosen, "a[..., 0]");
   } else {
-    fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
-    fill_zero(gb_out, args.b, given.wanted[1]);
-    fill_zero(ga_out, args.a, given.wanted[2]);
-    fill_zero(gzi_out, args.zi, wants_gzi);
+    gx_out.fill_zero();  // sums over no rows
+    gb_out.fill_zero();
+    ga_out.fill_zero();
+    gzi_out.fill_zero();
   }
   gx_out.store();
   gb_out.store();
@@ -203,6 +213,7 @@ std::tuple<Returned, Returned, Returned, Returned> lfilter_backward(
       argument("gzf", std::move(gzf)),
       argument("y", std::move(y)),
       {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0}};
+  args.on.check({&given.gy, &given.gzf, &given.y});
   STD_TORCH_CHECK(given.y.dtype == args.storage.result, "y must have the dtype that lfilter returned");
   STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.storage.result, "gy must have the dtype of y");
   return args.storage.visit([&]<class T>() { return backward<T>(args, given); });

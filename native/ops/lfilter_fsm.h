@@ -1,4 +1,4 @@
-// The operators of lfilter_fsm on the CPU; their schemas are in registration.cpp.
+// The operators of lfilter_fsm; their schemas are in registration.cpp.
 #pragma once
 
 #include <cstdint>

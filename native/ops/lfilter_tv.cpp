@@ -1,4 +1,4 @@
-// torch_iir::lfilter_tv and lfilter_tv_backward on the CPU: from tensors to the kernels' parameters.
+// torch_iir::lfilter_tv and lfilter_tv_backward: from tensors to the kernels' parameters.
 #include "lfilter_tv.h"
 
 #include <algorithm>
@@ -23,6 +23,7 @@ struct Arguments {
   int b_first, a_first;
   std::int64_t period, samples = 0, lag = 0, order = 0;  // lag, order: past samples of x and of y
   Storage storage;
+  OnDevice on;
 
   Arguments(Handle x_, Handle b_, Handle a_, Handle zx_, Handle zi_, const Shifts& shifts)
       : x(argument("x", std::move(x_))),
@@ -34,7 +35,8 @@ struct Arguments {
         a_first(checked_first("a_first", shifts.a_first)),
         period(shifts.period),
         samples(x.length()),
-        storage(x, {&b, &a}, zi, &zx) {
+        storage(x, {&b, &a}, zi, &zx),
+        on({&x, &b, &a, &zx, &zi}) {
     STD_TORCH_CHECK(period >= 1, "period must be at least 1, got ", period);
     if (b) lag = largest_lag(b, b_first);
     order = largest_lag(a, a_first);
@@ -92,7 +94,7 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   using Coefficients = CoefficientsOf<T, in_place>;
   const typename Type::In x(args.x);
   const typename Coefficients::In b(args.b), a(args.a);
-  const As<typename Type::Held> zx(args.zx), zi(args.zi);
+  const typename Type::HeldIn zx(args.zx), zi(args.zi);
 
   Strides x_stride, b_stride, a_stride, zx_stride, zi_stride, y_stride, zf_stride;
   Operand operands[5] = {x.operand(x_stride), a.operand(a_stride, 2)};
@@ -110,11 +112,11 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   row_major(batch, args.samples, y_stride);
   shape.size[shape.dims] = args.order;
   Handle zf = empty(shape.dims + 1, shape.size, args.storage.state);
-  Into<typename Type::Held> zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
+  typename Type::HeldOut zf_out(zf, args.storage.state, shape.dims + 1, shape.size);
   row_major(batch, args.order, zf_stride);
 
   if (batch.rows() > 0) {
-    LFilterTV<typename Type::Sample, typename Coefficients::Value, typename Type::State> kernel;
+    kernels::LFilterTV<typename Type::Sample, typename Coefficients::Value, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.period = args.period;
@@ -125,7 +127,8 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = rows_of<Type::pairs>(zi.data, zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = rows_of<Type::pairs>(zf_out.data, 1, zf_stride, batch);
-    check(torch_iir::lfilter_tv(kernel, algorithm(), parallel_for()), algorithm(), a0_name);
+    const auto run = [](const auto&... with) { return kernels::lfilter_tv(with...); };
+    check(args.on.run(run, kernel, algorithm()), algorithm(), a0_name);
     y_out.store();
     zf_out.store();
   }
@@ -143,7 +146,7 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> backward(const Argu
   using Coefficients = CoefficientsOf<T, in_place>;
   const typename Type::In x(args.x), y(given.y), gy(given.gy);
   const typename Coefficients::In b(args.b), a(args.a);
-  const As<typename Type::Held> zx(args.zx), zi(args.zi), gzf(given.gzf);
+  const typename Type::HeldIn zx(args.zx), zi(args.zi), gzf(given.gzf);
 
   const bool wants_gb = given.wanted[1] && args.b, wants_gzx = given.wanted[3] && args.zx,
              wants_gzi = given.wanted[4] && args.zi;
@@ -156,8 +159,8 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> backward(const Argu
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
   typename Coefficients::Out gb_out(wants_gb ? gb : none, args.b.dtype, args.b.dims, args.b.size);
   typename Coefficients::Out ga_out(given.wanted[2] ? ga : none, args.a.dtype, args.a.dims, args.a.size);
-  Into<typename Type::Held> gzx_out(wants_gzx ? gzx : none, args.zx.dtype, args.zx.dims, args.zx.size);
-  Into<typename Type::Held> gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
+  typename Type::HeldOut gzx_out(wants_gzx ? gzx : none, args.zx.dtype, args.zx.dims, args.zx.size);
+  typename Type::HeldOut gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
 
   Strides x_stride, y_stride, b_stride, a_stride, zx_stride, zi_stride, gy_stride, gzf_stride, gx_stride, gb_stride,
       ga_stride, gzx_stride, gzi_stride;
@@ -185,7 +188,7 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> backward(const Argu
   check_shape(given.gzf, shape, {args.order}, "zf");
 
   if (batch.rows() > 0) {
-    LFilterTVBackward<typename Type::Sample, typename Coefficients::Value, typename Type::State> kernel;
+    kernels::LFilterTVBackward<typename Type::Sample, typename Coefficients::Value, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.period = args.period;
@@ -202,13 +205,14 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> backward(const Argu
     if (given.wanted[2]) kernel.ga = matrices_of<false>(ga_out.data, args.a.length(), 1, ga_stride, batch);
     if (wants_gzx) kernel.gzx = rows_of<Type::pairs>(gzx_out.data, 1, gzx_stride, batch);
     if (wants_gzi) kernel.gzi = rows_of<Type::pairs>(gzi_out.data, 1, gzi_stride, batch);
-    check(torch_iir::lfilter_tv_backward(kernel, algorithm(), parallel_for()), algorithm(), a0_name);
+    const auto run = [](const auto&... with) { return kernels::lfilter_tv_backward(with...); };
+    check(args.on.run(run, kernel, algorithm()), algorithm(), a0_name);
   } else {
-    fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
-    fill_zero(gb_out, args.b, wants_gb);
-    fill_zero(ga_out, args.a, given.wanted[2]);
-    fill_zero(gzx_out, args.zx, wants_gzx);
-    fill_zero(gzi_out, args.zi, wants_gzi);
+    gx_out.fill_zero();  // sums over no rows
+    gb_out.fill_zero();
+    ga_out.fill_zero();
+    gzx_out.fill_zero();
+    gzi_out.fill_zero();
   }
   gx_out.store();
   gb_out.store();
@@ -256,6 +260,7 @@ std::tuple<Returned, Returned, Returned, Returned, Returned> lfilter_tv_backward
                         argument("y", std::move(y)),
                         {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0, (output_mask & 8) != 0,
                          (output_mask & 16) != 0}};
+  args.on.check({&given.gy, &given.gzf, &given.y});
   STD_TORCH_CHECK(given.y.dtype == args.storage.result, "y must have the dtype that lfilter_tv returned");
   STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.storage.result, "gy must have the dtype of y");
   return visit(args, [&]<class T, bool in_place>() { return backward<T, in_place>(args, given); });

@@ -1,4 +1,4 @@
-// torch_iir::nnls and nnls_derivative on the CPU: from tensors to the kernels' parameters.
+// torch_iir::nnls and nnls_derivative: from tensors to the kernels' parameters.
 #include "nnls.h"
 
 #include <algorithm>
@@ -32,8 +32,9 @@ NNLSSolver solver_of(std::int64_t number) {
 }
 
 void check(Status status, NNLSSolver solver, bool prior) {
-  STD_TORCH_CHECK(status != Status::out_of_memory, "out of memory");
   if (status == Status::ok) return;
+  STD_TORCH_CHECK(status != Status::out_of_memory, "out of memory");
+  STD_TORCH_CHECK(status == Status::unsupported, message(status));
   STD_TORCH_CHECK(solver != NNLSSolver::projected_gradient || !prior, "the solver projected_gradient takes no prior");
   STD_TORCH_CHECK(false, "a must be banded for newton, and with a prior: not negative, with at most two entries in a ",
                   "column, and these in adjacent rows");
@@ -61,8 +62,9 @@ struct Problem {
 
 template <class T>
 std::tuple<Returned, Returned, Returned> forward(const Problem& given) {
+  const OnDevice on({&given.b, &given.a, &given.mu, &given.prior});
   const View<T> b(given.b), prior(given.prior);
-  const As<double> a(given.a), mu(given.mu);
+  const SmallIn<double> a(given.a), mu(given.mu);
   const std::int64_t m = given.a.size[given.a.dims - 2], n = given.a.length(), k = given.b.length();
   check_core(given.b, {m, k}, given.a);
   check_core(given.mu, {k}, given.b);
@@ -72,7 +74,7 @@ std::tuple<Returned, Returned, Returned> forward(const Problem& given) {
   const Operand operands[] = {b.operand(b_stride, 2), a.operand(a_stride, 2), mu.operand(mu_stride),
                               prior.operand(prior_stride, 2)};
   Shape shape;
-  NNLS<T> kernel;
+  kernels::NNLS<T> kernel;
   Batch& batch = kernel.batch;
   ops::check(broadcast({operands, given.prior ? 4u : 3u}, shape, batch), {&given.b, &given.a, &given.mu, &given.prior});
 
@@ -93,7 +95,8 @@ std::tuple<Returned, Returned, Returned> forward(const Problem& given) {
   kernel.dual = fresh_matrices(static_cast<double*>(data(dual)), m, k, batch);
   row_major(batch, k, outcome_stride);
   kernel.outcome = rows(static_cast<Outcome*>(data(outcome)), 1, outcome_stride, batch);
-  check(torch_iir::nnls(kernel, given.solver, parallel_for()), given.solver, bool(given.prior));
+  const auto run = [](const auto&... with) { return kernels::nnls(with...); };
+  check(on.run(run, kernel, given.solver), given.solver, bool(given.prior));
   return {Returned{x.release()}, Returned{dual.release()}, Returned{outcome.release()}};
 }
 
@@ -105,8 +108,10 @@ struct System {
 
 template <class T>
 std::tuple<Returned, Returned> derivative(const System& given) {
+  const OnDevice on({&given.w, &given.a, &given.mu, &given.g, &given.h});
   const View<T> g(given.g), w(given.w);
-  const As<double> h(given.h), a(given.a), mu(given.mu);
+  const View<double> h(given.h);
+  const SmallIn<double> a(given.a), mu(given.mu);
   const std::int64_t m = given.a.size[given.a.dims - 2], n = given.a.length(), k = given.w.length();
   check_core(given.w, {n, k}, given.a);
   check_core(given.g, {n, k}, given.a);
@@ -119,7 +124,7 @@ std::tuple<Returned, Returned> derivative(const System& given) {
   if (given.g) operands[count++] = g.operand(g_stride, 2);
   if (given.h) operands[count++] = h.operand(h_stride, 2);
   Shape shape;
-  NNLSDerivative<T> kernel;
+  kernels::NNLSDerivative<T> kernel;
   Batch& batch = kernel.batch;
   ops::check(broadcast({operands, count}, shape, batch), {&given.g, &given.h, &given.w, &given.a, &given.mu});
 
@@ -137,7 +142,8 @@ std::tuple<Returned, Returned> derivative(const System& given) {
   if (given.h) kernel.h = matrices_of<false>(h.data, h.down(), h.step(), h_stride, batch);
   kernel.u = fresh_matrices(static_cast<double*>(data(u)), m, k, batch);
   if (given.needs_p) kernel.p = fresh_matrices(static_cast<T*>(data(p)), n, k, batch);
-  check(torch_iir::nnls_derivative(kernel, given.solver, parallel_for()), given.solver, false);
+  const auto run = [](const auto&... with) { return kernels::nnls_derivative(with...); };
+  check(on.run(run, kernel, given.solver), given.solver, false);
   return {Returned{u.release()}, Returned{p.release()}};
 }
 

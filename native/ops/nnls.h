@@ -1,4 +1,4 @@
-// The operators of nnls on the CPU; their schemas are in registration.cpp.
+// The operators of nnls, on the CPU and on CUDA; their schemas are in registration.cpp.
 #pragma once
 
 #include <cstdint>

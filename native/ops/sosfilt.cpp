@@ -1,4 +1,4 @@
-// torch_iir::sosfilt and sosfilt_backward on the CPU: from tensors to the kernels' parameters.
+// torch_iir::sosfilt and sosfilt_backward: from tensors to the kernels' parameters.
 #include "sosfilt.h"
 
 #include <algorithm>
@@ -16,13 +16,15 @@ constexpr int section_length = 6, state_length = 2;
 struct Arguments {
   Tensor x, sos, zi;
   Storage storage;
+  OnDevice on;
   std::int64_t samples = 0, sections = 0;
 
   Arguments(Handle x_, Handle sos_, Handle zi_)
       : x(argument("x", std::move(x_))),
         sos(argument("sos", std::move(sos_))),
         zi(argument("zi", std::move(zi_))),
-        storage(x, {&sos}, zi) {
+        storage(x, {&sos}, zi),
+        on({&x, &sos, &zi}) {
     STD_TORCH_CHECK(sos.dims >= 2 && sos.length() == section_length && sos.size[sos.dims - 2] > 0,
                     "sos must have the shape (..., S, 6) with S at least 1, got ", describe({&sos}));
     samples = x.length();
@@ -47,8 +49,8 @@ template <class T>
 std::tuple<Returned, Returned> forward(const Arguments& args) {
   using Type = Types<T>;
   const typename Type::In x(args.x);
-  const As<typename Type::State> sos(args.sos);
-  const As<typename Type::Held> zi(args.zi);
+  const SmallIn<typename Type::State> sos(args.sos);
+  const typename Type::HeldIn zi(args.zi);
 
   Strides x_stride, sos_stride, zi_stride, y_stride, zf_stride;
   const Operand operands[] = {x.operand(x_stride), sos.operand(sos_stride, 2), zi.operand(zi_stride, 2)};
@@ -61,11 +63,11 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
   typename Type::Out y_out(y, args.storage.result, shape.dims + 1, shape.size);
   row_major(batch, args.samples, y_stride);
   Handle zf = empty_sections(shape, args.sections, args.storage.state);
-  Into<typename Type::Held> zf_out(zf, args.storage.state, shape.dims + 2, shape.size);
+  typename Type::HeldOut zf_out(zf, args.storage.state, shape.dims + 2, shape.size);
   row_major(batch, args.sections * state_length, zf_stride);
 
   if (batch.rows() > 0) {
-    SOSFilt<typename Type::Sample, typename Type::State> kernel;
+    kernels::SOSFilt<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.sections = static_cast<int>(args.sections);
@@ -74,7 +76,8 @@ std::tuple<Returned, Returned> forward(const Arguments& args) {
     if (args.zi) kernel.zi = matrices_of<Type::pairs>(zi.data, zi.down(), zi.step(), zi_stride, batch);
     kernel.y = rows_of<Type::pairs>(y_out.data, 1, y_stride, batch);
     kernel.zf = matrices_of<Type::pairs>(zf_out.data, state_length, 1, zf_stride, batch);
-    check(torch_iir::sosfilt(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
+    const auto run = [](const auto&... with) { return kernels::sosfilt(with...); };
+    check(args.on.run(run, kernel, algorithm()), algorithm(), "sos[..., 3]");
     y_out.store();
     zf_out.store();
   }
@@ -90,8 +93,8 @@ template <class T>
 std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const Gradients& given) {
   using Type = Types<T>;
   const typename Type::In x(args.x), gy(given.gy);
-  const As<typename Type::State> sos(args.sos);
-  const As<typename Type::Held> zi(args.zi), gzf(given.gzf);
+  const SmallIn<typename Type::State> sos(args.sos);
+  const typename Type::HeldIn zi(args.zi), gzf(given.gzf);
 
   Handle gx = empty_gradient(given.wanted[0], args.x, args.storage.result),
          gsos = empty_gradient(given.wanted[1], args.sos, args.storage.result),
@@ -99,8 +102,8 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
   const Handle none;
   const bool wants_gzi = given.wanted[2] && args.zi;
   typename Type::Out gx_out(given.wanted[0] ? gx : none, args.x.dtype, args.x.dims, args.x.size);
-  Into<typename Type::State> gsos_out(given.wanted[1] ? gsos : none, args.sos.dtype, args.sos.dims, args.sos.size);
-  Into<typename Type::Held> gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
+  SmallOut<typename Type::State> gsos_out(given.wanted[1] ? gsos : none, args.sos.dtype, args.sos.dims, args.sos.size);
+  typename Type::HeldOut gzi_out(wants_gzi ? gzi : none, args.zi.dtype, args.zi.dims, args.zi.size);
 
   Strides x_stride, sos_stride, zi_stride, gy_stride, gzf_stride, gx_stride, gsos_stride, gzi_stride;
   Operand operands[8] = {x.operand(x_stride), sos.operand(sos_stride, 2)};
@@ -121,7 +124,7 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
   check_shape(given.gzf, shape, {args.sections, state_length}, "zf");
 
   if (batch.rows() > 0) {
-    SOSFiltBackward<typename Type::Sample, typename Type::State> kernel;
+    kernels::SOSFiltBackward<typename Type::Sample, typename Type::State> kernel;
     kernel.batch = with_pairs(batch, Type::pairs);
     kernel.samples = args.samples;
     kernel.sections = static_cast<int>(args.sections);
@@ -133,11 +136,12 @@ std::tuple<Returned, Returned, Returned> backward(const Arguments& args, const G
     if (given.wanted[0]) kernel.gx = rows_of<Type::pairs>(gx_out.data, 1, gx_stride, batch);
     if (given.wanted[1]) kernel.gsos = matrices_of<false>(gsos_out.data, section_length, 1, gsos_stride, batch);
     if (wants_gzi) kernel.gzi = matrices_of<Type::pairs>(gzi_out.data, state_length, 1, gzi_stride, batch);
-    check(torch_iir::sosfilt_backward(kernel, algorithm(), parallel_for()), algorithm(), "sos[..., 3]");
+    const auto run = [](const auto&... with) { return kernels::sosfilt_backward(with...); };
+    check(args.on.run(run, kernel, algorithm()), algorithm(), "sos[..., 3]");
   } else {
-    fill_zero(gx_out, args.x, given.wanted[0]);  // sums over no rows
-    fill_zero(gsos_out, args.sos, given.wanted[1]);
-    fill_zero(gzi_out, args.zi, wants_gzi);
+    gx_out.fill_zero();  // sums over no rows
+    gsos_out.fill_zero();
+    gzi_out.fill_zero();
   }
   gx_out.store();
   gsos_out.store();
@@ -161,6 +165,7 @@ std::tuple<Returned, Returned, Returned> sosfilt_backward(std::optional<AtenTens
   const Gradients given{argument("gy", std::move(gy)),
                         argument("gzf", std::move(gzf)),
                         {(output_mask & 1) != 0, (output_mask & 2) != 0, (output_mask & 4) != 0}};
+  args.on.check({&given.gy, &given.gzf});
   STD_TORCH_CHECK(!given.gy || given.gy.dtype == args.storage.result, "gy must have the dtype of y");
   STD_TORCH_CHECK(!given.gzf || given.gzf.dims >= 2, "gzf must have the shape of zf, got ", describe({&given.gzf}));
   return args.storage.visit([&]<class T>() { return backward<T>(args, given); });

@@ -9,6 +9,75 @@
 #include "torch_iir/spectra.h"
 
 namespace torch_iir::ops {
+
+// ---- on any device: the rest for CUDA is in spectra_cuda.cpp --------------------------------------------------------
+
+std::int64_t fast_length(std::int64_t least) {
+  std::int64_t best = 2;
+  while (best < least) best *= 2;
+  for (std::int64_t fives = 2; fives < best; fives *= 5) {
+    for (std::int64_t n = fives; n < best; n *= 3) {
+      std::int64_t even = n;
+      while (even < least) even *= 2;
+      best = std::min(best, even);
+    }
+  }
+  return best;
+}
+
+void put_shared_last(Batch& batch, std::initializer_list<const std::int64_t*> of,
+                     std::initializer_list<std::int64_t*> strides) {
+  int order[max_batch_dims];
+  std::iota(order, order + batch.dims, 0);
+  std::stable_partition(order, order + batch.dims, [&](int d) {
+    return std::any_of(of.begin(), of.end(), [d](const std::int64_t* stride) { return stride[d] != 0; });
+  });
+  const auto permute = [&](std::int64_t* values) {
+    const std::vector<std::int64_t> old(values, values + batch.dims);
+    for (int d = 0; d < batch.dims; ++d) values[d] = old[static_cast<std::size_t>(order[d])];
+  };
+  permute(batch.size);
+  for (std::int64_t* stride : strides) permute(stride);
+}
+
+Distinct::Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides) {
+  std::int64_t next = 1;
+  for (int d = batch.dims - 1; d >= 0; --d) {
+    if (std::all_of(strides.begin(), strides.end(), [d](const std::int64_t* s) { return s[d] == 0; })) continue;
+    weight_[d] = next;
+    next *= batch.size[d];
+  }
+  const std::int64_t rows = batch.rows();
+  count_ = rows == 0 ? 0 : next;
+  if constexpr (!on_cpu) return;
+  of_row_.resize(static_cast<std::size_t>(rows));
+  first_.assign(static_cast<std::size_t>(count_), -1);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::int64_t number = 0, left = row;
+    for (int d = batch.dims - 1; d >= 0; --d) {
+      number += left % batch.size[d] * weight_[d];
+      left /= batch.size[d];
+    }
+    of_row_[static_cast<std::size_t>(row)] = number;
+    std::int64_t& first = first_[static_cast<std::size_t>(number)];
+    if (first < 0) first = row;
+  }
+}
+
+Samples::Samples(void* data_, DType dtype_, std::int64_t length_, std::int64_t step_, const std::int64_t* batch_stride,
+                 const Batch& batch)
+    : data(data_), dtype(dtype_), length(length_), step(step_) {
+  std::copy_n(batch_stride, batch.dims, stride);
+}
+
+Array inverse(const Array& spectra, std::int64_t n, bool real) {
+  return real ? fft_c2r(spectra, n, Norm::by_n) : fft_c2c(spectra, false, Norm::by_n);
+}
+
+#if !defined(TORCH_IIR_DEVICE_CUDA)
+
+// ---- on the CPU -----------------------------------------------------------------------------------------------------
+
 namespace {
 
 constexpr std::int64_t bytes_at_once = 16 << 20;  // of spectra: fewer would make more plans, which cost as much as a
@@ -55,62 +124,6 @@ void write_samples(const C* values, std::int64_t at, std::int64_t count, std::in
 }
 
 }  // namespace
-
-std::int64_t fast_length(std::int64_t least) {
-  std::int64_t best = 2;
-  while (best < least) best *= 2;
-  for (std::int64_t fives = 2; fives < best; fives *= 5) {
-    for (std::int64_t n = fives; n < best; n *= 3) {
-      std::int64_t even = n;
-      while (even < least) even *= 2;
-      best = std::min(best, even);
-    }
-  }
-  return best;
-}
-
-void put_shared_last(Batch& batch, std::initializer_list<const std::int64_t*> of,
-                     std::initializer_list<std::int64_t*> strides) {
-  int order[max_batch_dims];
-  std::iota(order, order + batch.dims, 0);
-  std::stable_partition(order, order + batch.dims, [&](int d) {
-    return std::any_of(of.begin(), of.end(), [d](const std::int64_t* stride) { return stride[d] != 0; });
-  });
-  const auto permute = [&](std::int64_t* values) {
-    const std::vector<std::int64_t> old(values, values + batch.dims);
-    for (int d = 0; d < batch.dims; ++d) values[d] = old[static_cast<std::size_t>(order[d])];
-  };
-  permute(batch.size);
-  for (std::int64_t* stride : strides) permute(stride);
-}
-
-Distinct::Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides) {
-  std::int64_t weight[max_batch_dims] = {}, next = 1;
-  for (int d = batch.dims - 1; d >= 0; --d) {
-    if (std::all_of(strides.begin(), strides.end(), [d](const std::int64_t* s) { return s[d] == 0; })) continue;
-    weight[d] = next;
-    next *= batch.size[d];
-  }
-  const std::int64_t rows = batch.rows();
-  of_row_.resize(static_cast<std::size_t>(rows));
-  first_.assign(static_cast<std::size_t>(rows == 0 ? 0 : next), -1);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    std::int64_t number = 0, left = row;
-    for (int d = batch.dims - 1; d >= 0; --d) {
-      number += left % batch.size[d] * weight[d];
-      left /= batch.size[d];
-    }
-    of_row_[static_cast<std::size_t>(row)] = number;
-    std::int64_t& first = first_[static_cast<std::size_t>(number)];
-    if (first < 0) first = row;
-  }
-}
-
-Samples::Samples(void* data_, DType dtype_, std::int64_t length_, std::int64_t step_, const std::int64_t* batch_stride,
-                 const Batch& batch)
-    : data(data_), dtype(dtype_), length(length_), step(step_) {
-  std::copy_n(batch_stride, batch.dims, stride);
-}
 
 void* Samples::row(const Batch& batch, std::int64_t row, std::int64_t at) const {
   std::int64_t elements = at * step;
@@ -169,7 +182,7 @@ Array WindowSpectra<C>::make(std::int64_t first, std::int64_t count) const {
 }
 
 template <class C>
-void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
+void multiply(const OnDevice&, const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
               std::span<const Product<C>> products) {
   using Z = Spectral<C>;
   const std::int64_t items = batch.rows() * pieces, bins = bins_of<C>(n);
@@ -238,10 +251,6 @@ void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C
   }
 }
 
-Array inverse(const Array& spectra, std::int64_t n, bool real) {
-  return real ? fft_c2r(spectra, n, Norm::by_n) : fft_c2c(spectra, false, Norm::by_n);
-}
-
 bool Destination::store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const {
   const std::int64_t n = values.size(1);
   std::atomic<bool> all_finite{true};
@@ -283,15 +292,54 @@ void Destination::clear(const Distinct& results) const {
   }
 }
 
+OwnMatrices own_matrices(const OnDevice&, const Batch& batch, const Distinct& rows, std::int64_t first,
+                         std::int64_t count, const SmallIn<double>& values, const std::int64_t* stride,
+                         std::int64_t sections, std::int64_t length) {
+  const auto matrices = matrices_of<false>(values.data, values.down(), values.step(), stride, batch);
+  std::vector<double> own;
+  own.reserve(static_cast<std::size_t>(count * sections * length));
+  for (std::int64_t i = first; i < first + count; ++i) {
+    const double* from = matrices.row(batch, rows.first(i));
+    for (std::int64_t s = 0; s < sections; ++s) {
+      for (std::int64_t k = 0; k < length; ++k) own.push_back(from[s * matrices.down + k * matrices.step]);
+    }
+  }
+  return own;
+}
+
+void weigh(const OnDevice&, const Array& products, std::int64_t count, std::int64_t n, std::complex<double>* to) {
+  const std::int64_t bins = bins_of<double>(n);
+  const double scale = 2 / static_cast<double>(n);
+  const auto run = [&](const auto* from) {
+    for_each_range(count, bins, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first; row < last; ++row) {
+        std::complex<double>* weighed = to + row * bins;
+        for (std::int64_t k = 0; k < bins; ++k) weighed[k] = std::complex<double>(from[row * bins + k]) * scale;
+        weighed[0] *= 0.5;
+        if (n % 2 == 0) weighed[bins - 1] *= 0.5;
+      }
+    });
+  };
+  if (products.scalar_type() == ScalarType::ComplexFloat) {
+    run(numbers<std::complex<float>>(products));
+  } else {
+    run(numbers<std::complex<double>>(products));
+  }
+}
+
 template class WindowSpectra<float>;
 template class WindowSpectra<double>;
 template class WindowSpectra<std::complex<float>>;
 template class WindowSpectra<std::complex<double>>;
-template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<float>&, std::span<const Product<float>>);
-template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<double>&, std::span<const Product<double>>);
-template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<float>>&,
+template void multiply(const OnDevice&, const Batch&, std::int64_t, std::int64_t, Spectra<float>&,
+                       std::span<const Product<float>>);
+template void multiply(const OnDevice&, const Batch&, std::int64_t, std::int64_t, Spectra<double>&,
+                       std::span<const Product<double>>);
+template void multiply(const OnDevice&, const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<float>>&,
                        std::span<const Product<std::complex<float>>>);
-template void multiply(const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<double>>&,
+template void multiply(const OnDevice&, const Batch&, std::int64_t, std::int64_t, Spectra<std::complex<double>>&,
                        std::span<const Product<std::complex<double>>>);
+
+#endif
 
 }  // namespace torch_iir::ops

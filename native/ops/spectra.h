@@ -45,12 +45,16 @@ class Distinct {
  public:
   Distinct(const Batch& batch, std::initializer_list<const std::int64_t*> strides);
 
-  std::int64_t count() const { return static_cast<std::int64_t>(first_.size()); }
-  // The number of the one that a row of the batch sees, and the first row that sees it.
+  std::int64_t count() const { return count_; }
+  // By how much the number changes from a row to the next in a dimension: 0 where they are the same.
+  const std::int64_t* weight() const { return weight_; }
+
+  // On the CPU: the number of the one that a row of the batch sees, and the first row that sees it.
   std::int64_t of_row(std::int64_t row) const { return of_row_[static_cast<std::size_t>(row)]; }
   std::int64_t first(std::int64_t number) const { return first_[static_cast<std::size_t>(number)]; }
 
  private:
+  std::int64_t count_ = 0, weight_[max_batch_dims] = {};
   std::vector<std::int64_t> of_row_, first_;
 };
 
@@ -69,15 +73,15 @@ struct Samples {
       : Samples(tensor.data, tensor.dtype, tensor.length(), tensor.stride[tensor.dims - 1], batch_stride, batch) {}
 
   std::int64_t whole_length() const { return length + (rest ? rest->whole_length() : 0); }
-  // Sample number `at` of a row.
+  // On the CPU: sample number `at` of a row.
   void* row(const Batch& batch, std::int64_t row, std::int64_t at = 0) const;
 };
 
-// Runs body(first, last) over ranges of [0, count) on torch's threads.
+// On the CPU: runs body(first, last) over ranges of [0, count) on torch's threads.
 using Body = std::function<void(std::int64_t, std::int64_t)>;
 void for_each_range(std::int64_t count, std::int64_t samples_per_item, const Body& body);
 
-// A fresh tensor of rows: float, double or complex numbers of them.
+// A fresh tensor of rows, on the current device: float, double or complex numbers of them.
 template <class T>
 Array empty_rows(std::int64_t rows, std::int64_t length);
 template <class T>
@@ -97,6 +101,9 @@ class Spectra {
     return rows_.of_row(row) * pieces_ + (pieces_ == 1 ? 0 : piece);
   }
   const Spectral<C>* at(std::int64_t id) const { return values_ + (id - first_) * bins_of<C>(n_); }
+  const Distinct& rows() const { return rows_; }
+  std::int64_t pieces() const { return pieces_; }
+  std::int64_t held() const { return first_; }  // the number of the first one in memory
   void hold(std::int64_t first, std::int64_t count) {
     held_ = make(first, count);
     values_ = numbers<Spectral<C>>(held_);
@@ -122,9 +129,10 @@ struct Windows {
 template <class C>
 class WindowSpectra : public Spectra<C> {
  public:
-  WindowSpectra(const Batch& batch, const Samples& samples, std::int64_t n, Windows windows)
+  WindowSpectra(const OnDevice& on, const Batch& batch, const Samples& samples, std::int64_t n, Windows windows)
       : Spectra<C>(Distinct(batch, {samples.stride, (samples.rest ? samples.rest : &samples)->stride}), n,
                    windows.pieces),
+        on_(on),
         batch_(batch),
         samples_(samples),
         windows_(windows) {}
@@ -133,6 +141,7 @@ class WindowSpectra : public Spectra<C> {
   Array make(std::int64_t first, std::int64_t count) const override;
 
  private:
+  const OnDevice& on_;
   const Batch& batch_;
   const Samples& samples_;
   Windows windows_;
@@ -151,21 +160,39 @@ struct Product {
 
 // x times each factor, for all rows of the batch and all pieces.
 template <class C>
-void multiply(const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
+void multiply(const OnDevice& on, const Batch& batch, std::int64_t pieces, std::int64_t n, Spectra<C>& x,
               std::span<const Product<C>> products);
 
 // n samples again for each spectrum, of its precision.
 Array inverse(const Array& spectra, std::int64_t n, bool real);
 
+// The matrices that the distinct rows [first, first + count) of a batch have, one after another, in double.
+#if defined(TORCH_IIR_DEVICE_CUDA)
+using OwnMatrices = Array;
+inline const double* numbers_of(const Array& array) { return numbers<double>(array); }
+#else
+using OwnMatrices = std::vector<double>;
+inline const double* numbers_of(const std::vector<double>& values) { return values.data(); }
+#endif
+OwnMatrices own_matrices(const OnDevice& on, const Batch& batch, const Distinct& rows, std::int64_t first,
+                         std::int64_t count, const SmallIn<double>& values, const std::int64_t* stride,
+                         std::int64_t sections, std::int64_t length);
+
+// Products of the spectra of n real numbers, single or double, by the weights of their bins: 2 / n, and half of it at
+// the bins 0 and n / 2, which stand for themselves alone.
+void weigh(const OnDevice& on, const Array& products, std::int64_t count, std::int64_t n, std::complex<double>* to);
+
 // Where results go back to samples: piece p of a row is its samples [begin + p · per_piece, … + per_piece), up to
 // `end`, and the numbers of a result from `from` on. The samples of `plus`, if there are any, are added.
 struct Destination {
+  const OnDevice& on;
   const Batch& batch;
   const Samples& to;
-  const Samples* plus = nullptr;
+  const Samples* plus = nullptr;  // on the CPU
   std::int64_t pieces = 1, begin = 0, per_piece = 0, end = 0, from = 0;
 
-  // False if a number is not finite. `values` begins with the result number `first`.
+  // False if a number is not finite, where nobody has to wait for the device to know. `values` begins with the result
+  // number `first`.
   bool store(const Distinct& results, std::int64_t first, std::int64_t count, const Array& values) const;
   // Zeros, or what is in `plus`, everywhere: for what no piece comes to.
   void clear(const Distinct& results) const;

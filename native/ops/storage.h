@@ -8,7 +8,7 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "tensor.h"
+#include "device.h"
 
 namespace torch_iir::ops {
 
@@ -22,27 +22,30 @@ template <class T>
 struct Types {
   using Sample = T;
   using State = double;  // of coefficients
-  using Held = double;   // of states and their gradients
   using In = View<T>;
   using Out = Fresh<T>;
+  using HeldIn = SmallIn<double>;
+  using HeldOut = SmallOut<double>;
   static constexpr bool pairs = false;
 };
 template <class T>
 struct Types<Pairs<T>> {
   using Sample = T;
   using State = double;
-  using Held = Complex;
   using In = View<std::complex<T>>;
   using Out = Fresh<std::complex<T>>;
+  using HeldIn = SmallIn<Complex, true>;
+  using HeldOut = SmallOut<Complex, true>;
   static constexpr bool pairs = true;
 };
 template <>
 struct Types<Complex> {
   using Sample = Complex;
   using State = Complex;
-  using Held = Complex;
   using In = As<Complex>;
   using Out = Into<Complex>;
+  using HeldIn = SmallIn<Complex>;
+  using HeldOut = SmallOut<Complex>;
   static constexpr bool pairs = false;
 };
 
@@ -125,12 +128,6 @@ inline Batch with_pairs(Batch batch, bool pairs) {
                   max_batch_dims - 1, " for complex x, got ", batch.dims);
   batch.size[batch.dims++] = 2;
   return batch;
-}
-
-// An output over which no row is summed.
-template <class Out>
-void fill_zero(const Out& out, const Tensor& like, bool wanted) {
-  if (wanted) std::fill_n(out.data, count(like.dims, like.size), typename std::decay_t<decltype(*out.data)>{});
 }
 
 // `core`: the sizes that the tensor must have after the batch dimensions.

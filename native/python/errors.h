@@ -30,6 +30,7 @@ struct Meaning {
     case Status::wrong_shape: throw py::value_error(sentence(meaning.wrong_shape));
     case Status::out_of_range: throw py::value_error(sentence(meaning.out_of_range));
     case Status::ok:
+    case Status::device_failed:
     case Status::not_made:
     case Status::no_data: break;
   }

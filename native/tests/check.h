@@ -10,6 +10,13 @@ inline constexpr bool sanitized = true;
 inline constexpr bool sanitized = false;
 #endif
 
+// The kernels are those for CUDA, which the emulator runs: for tests of what only one kind has, or can afford.
+#if defined(TORCH_IIR_EMULATED)
+inline constexpr bool emulated = true;
+#else
+inline constexpr bool emulated = false;
+#endif
+
 namespace check {
 
 inline long passed = 0, failed = 0;

@@ -14,10 +14,12 @@ enum class Algorithm : int {
   blocks,     // one row, blocks of outputs at once from the past outputs by the block's impulse response; real,
               // order ≤ 1024
   wavefront,  // sosfilt: sections in SIMD lanes, each some samples behind the one before it; real
-  fft,  // lfilter without a recursion, real: convolution in double by the FFT of torch, which the kernels have not
+  fft,       // lfilter without a recursion, real: convolution in double by the FFT of torch, which the kernels have not
+  clusters,  // on CUDA: one row by blocks of threads that run at the same time; `rows` is one block, there
+  lookback,  // on CUDA: one row by any number of blocks, each of which looks back at those before it
 };
 
-inline constexpr const char* algorithm_names[] = {"automatic", "direct",    "rows", "segments",
-                                                  "blocks",    "wavefront", "fft"};
+inline constexpr const char* algorithm_names[] = {"automatic", "direct", "rows",     "segments", "blocks",
+                                                  "wavefront", "fft",    "clusters", "lookback"};
 
 }  // namespace torch_iir

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "torch_iir/export.h"
 #include "torch_iir/status.h"
 
 namespace torch_iir {
@@ -20,7 +21,7 @@ struct Batch {
   int dims = 0;
   std::int64_t size[max_batch_dims] = {};
 
-  [[gnu::always_inline]] std::int64_t rows() const noexcept {
+  [[gnu::always_inline]] TORCH_IIR_HOST_DEVICE std::int64_t rows() const noexcept {
     std::int64_t count = 1;
     for (int d = 0; d < dims; ++d) count *= size[d];
     return count;
@@ -34,10 +35,10 @@ struct Rows {
   std::int64_t stride[max_batch_dims] = {};  // between neighbours in each batch dimension; 0 broadcasts
   T* const* each = nullptr;  // where rows lie anywhere: a pointer to each, in place of data; no stride is 0 then
 
-  explicit operator bool() const noexcept { return data != nullptr || each != nullptr; }
+  TORCH_IIR_HOST_DEVICE explicit operator bool() const noexcept { return data != nullptr || each != nullptr; }
 
   // Where row number `row` of the batch begins.
-  [[gnu::always_inline]] T* row(const Batch& batch, std::int64_t row) const noexcept {
+  [[gnu::always_inline]] TORCH_IIR_HOST_DEVICE T* row(const Batch& batch, std::int64_t row) const noexcept {
     if (each != nullptr) return each[row];
     if (batch.dims == 1) return data + row * stride[0];  // no division
     T* pointer = data;
@@ -53,6 +54,15 @@ struct Rows {
 template <class T>
 struct Matrices : Rows<T> {
   std::int64_t down = 0;
+};
+
+// How an operation's small operands, coefficients and states, lie in memory: as what the kernel computes in. The other
+// way, in memory of any type, is AnyOperands in dtype.h.
+struct PlainOperands {
+  template <class T>
+  using Rows = torch_iir::Rows<T>;
+  template <class T>
+  using Matrices = torch_iir::Matrices<T>;
 };
 
 // Storage formats that C++20 has no type for. Bits only: the kernels convert on load and on store.

@@ -22,14 +22,14 @@
 namespace torch_iir {
 
 // Value is float or double, Coefficient is double or std::complex<double>.
-template <class Value, class Coefficient = double>
+template <class Value, class Coefficient = double, class Operands = PlainOperands>
 struct Freqz {
   Batch batch;
   std::int64_t angles = 0;         // W
   int sections = 1;                // S ≥ 1
   int b_length = 1, a_length = 1;  // coefficients of a section, ≥ 1
-  Matrices<const Coefficient> b, a;
-  Rows<const double> w;  // null: the grid w[k] = step · k
+  typename Operands::template Matrices<const Coefficient> b, a;
+  typename Operands::template Rows<const double> w;  // null: the grid w[k] = step · k
   double step = 0;
   Rows<std::complex<Value>> h;
 };
@@ -37,18 +37,18 @@ struct Freqz {
 // Gradients of a real scalar L for g = ∂L/∂Re h + j ∂L/∂Im h, the same way for complex coefficients. A gradient whose
 // stride is 0 in a batch dimension is summed over that dimension. Every gradient may be null: not wanted. Where
 // a section is 0, the gradient of its b is still exact: nothing is divided by a B_s.
-template <class Value, class Coefficient = double>
+template <class Value, class Coefficient = double, class Operands = PlainOperands>
 struct FreqzBackward {
   Batch batch;
   std::int64_t angles = 0;
   int sections = 1;
   int b_length = 1, a_length = 1;
   Rows<const std::complex<Value>> g;
-  Matrices<const Coefficient> b, a;
-  Rows<const double> w;  // null: the grid w[k] = step · k
+  typename Operands::template Matrices<const Coefficient> b, a;
+  typename Operands::template Rows<const double> w;  // null: the grid w[k] = step · k
   double step = 0;
-  Matrices<Coefficient> gb, ga;
-  Rows<double> gw;
+  typename Operands::template Matrices<Coefficient> gb, ga;
+  typename Operands::template Rows<double> gw;
 };
 
 TORCH_IIR_API Status freqz(const Freqz<float>&, ParallelFor = {}) noexcept;

@@ -20,16 +20,16 @@
 namespace torch_iir {
 
 // Sample is float, double, Half or BFloat16 with State = double, or both are std::complex<double>.
-template <class Sample, class State = double>
+template <class Sample, class State = double, class Operands = PlainOperands>
 struct LFilter {
   Batch batch;
   std::int64_t samples = 0;  // T
   int b_length = 0, a_length = 0;
   Rows<const Sample> x;
-  Rows<const State> b, a;
-  Rows<const State> zi;  // null: at rest
+  typename Operands::template Rows<const State> b, a;
+  typename Operands::template Rows<const State> zi;  // null: at rest
   Rows<Sample> y;
-  Rows<State> zf;  // null: not wanted
+  typename Operands::template Rows<State> zf;  // null: not wanted
 };
 
 // Gradients of a real scalar S for g = ∂S/∂y and γ = ∂S/∂zf (conjugated as torch does where State is complex):
@@ -39,17 +39,17 @@ struct LFilter {
 //
 // in one pass over time, backwards. A gradient whose stride is 0 in a batch dimension is summed over that dimension.
 // Every gradient may be null: not wanted. gx, gb, ga and gzi are overwritten.
-template <class Sample, class State = double>
+template <class Sample, class State = double, class Operands = PlainOperands>
 struct LFilterBackward {
   Batch batch;
   std::int64_t samples = 0;
   int b_length = 0, a_length = 0;
-  Rows<const Sample> gy;  // null: zero
-  Rows<const State> gzf;  // null: zero
+  Rows<const Sample> gy;                              // null: zero
+  typename Operands::template Rows<const State> gzf;  // null: zero
   Rows<const Sample> x, y;
-  Rows<const State> b, a;
+  typename Operands::template Rows<const State> b, a;
   Rows<Sample> gx;
-  Rows<State> gb, ga, gzi;
+  typename Operands::template Rows<State> gb, ga, gzi;
 };
 
 TORCH_IIR_API Status lfilter(const LFilter<float>&, Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;

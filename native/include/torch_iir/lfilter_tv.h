@@ -38,17 +38,17 @@ struct Taps : Matrices<T> {
 
 // Sample is float, double, Half or BFloat16 and Coefficient the same or double, with State = double; or all three are
 // std::complex<double>.
-template <class Sample, class Coefficient = Sample, class State = double>
+template <class Sample, class Coefficient = Sample, class State = double, class Operands = PlainOperands>
 struct LFilterTV {
   Batch batch;
   std::int64_t samples = 0;  // T
   std::int64_t period = 1;   // samples from frame to frame
   Rows<const Sample> x;
-  Taps<const Coefficient> b;  // null: the drive is x
-  Taps<const Coefficient> a;  // no data needed where its length is 0; its first is 1 then
-  Rows<const State> zx, zi;   // null: at rest
+  Taps<const Coefficient> b;                             // null: the drive is x
+  Taps<const Coefficient> a;                             // no data needed where its length is 0; its first is 1 then
+  typename Operands::template Rows<const State> zx, zi;  // null: at rest
   Rows<Sample> y;
-  Rows<State> zf;  // null: not wanted
+  typename Operands::template Rows<State> zf;  // null: not wanted
 };
 
 // Gradients of a real scalar S for g = ∂S/∂y and γ = ∂S/∂zf (conjugated as torch does where State is complex):
@@ -60,19 +60,19 @@ struct LFilterTV {
 // in one pass over time, backwards (v conjugates a and b). A gradient whose stride is 0 in a batch dimension is summed
 // over that dimension; gb and ga have the frames of b and of a, and are summed over the samples that a frame reaches.
 // Every gradient may be null: not wanted. All are overwritten.
-template <class Sample, class Coefficient = Sample, class State = double>
+template <class Sample, class Coefficient = Sample, class State = double, class Operands = PlainOperands>
 struct LFilterTVBackward {
   Batch batch;
   std::int64_t samples = 0;
   std::int64_t period = 1;
-  Rows<const Sample> gy;  // null: zero
-  Rows<const State> gzf;  // null: zero
+  Rows<const Sample> gy;                              // null: zero
+  typename Operands::template Rows<const State> gzf;  // null: zero
   Rows<const Sample> x, y;
   Taps<const Coefficient> b, a;
-  Rows<const State> zx, zi;
+  typename Operands::template Rows<const State> zx, zi;
   Rows<Sample> gx;
   Matrices<Coefficient> gb, ga;
-  Rows<State> gzx, gzi;
+  typename Operands::template Rows<State> gzx, gzi;
 };
 
 // Algorithms: direct; blocks, for real signals of order 1 or more; rows, up to order 16, and segments, of order 1 and

@@ -37,7 +37,7 @@ enum class Outcome : std::int32_t {
 };
 
 // Sample is float, double, Half or BFloat16.
-template <class Sample>
+template <class Sample, class Operands = PlainOperands>
 struct NNLS {
   Batch batch;
   std::int64_t m = 0, n = 0, k = 0;
@@ -45,9 +45,9 @@ struct NNLS {
   // projected_gradient: max |min(L x, gradient)| ≤ tolerance · max Aᵀ|b|, with L = the largest eigenvalue of AᵀA.
   double tolerance = 1e-9;
   int max_iterations = 200;  // newton: and once more, more carefully, for columns that they did not suffice for
-  Matrices<const double> a;
+  typename Operands::template Matrices<const double> a;
   Matrices<const Sample> b;
-  Rows<const double> mu;
+  typename Operands::template Rows<const double> mu;
   Matrices<const Sample> prior;  // null: least squares
   Matrices<Sample> x;
   Matrices<double> dual;
@@ -60,13 +60,13 @@ struct NNLS {
 //
 // Along changes db, da and dmu, dual changes by u and x by −p, with g = −daᵀ λ and h = db − da x − dmu λ. The way
 // back is this system again (torch_iir/ops/nnls.py).
-template <class Sample>
+template <class Sample, class Operands = PlainOperands>
 struct NNLSDerivative {
   Batch batch;
   std::int64_t m = 0, n = 0, k = 0;
   bool support = true;
-  Matrices<const double> a;
-  Rows<const double> mu;
+  typename Operands::template Matrices<const double> a;
+  typename Operands::template Rows<const double> mu;
   Matrices<const Sample> w;  // n × k
   Matrices<const Sample> g;  // n × k; null: zero
   Matrices<const double> h;  // m × k; null: zero

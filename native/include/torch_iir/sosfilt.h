@@ -22,34 +22,34 @@
 namespace torch_iir {
 
 // Sample is float, double, Half or BFloat16 with State = double, or both are std::complex<double>.
-template <class Sample, class State = double>
+template <class Sample, class State = double, class Operands = PlainOperands>
 struct SOSFilt {
   Batch batch;
   std::int64_t samples = 0;  // T
   int sections = 0;          // S ≥ 1
   Rows<const Sample> x;
-  Matrices<const State> sos;
-  Matrices<const State> zi;  // null: at rest
+  typename Operands::template Matrices<const State> sos;
+  typename Operands::template Matrices<const State> zi;  // null: at rest
   Rows<Sample> y;
-  Matrices<State> zf;  // null: not wanted
+  typename Operands::template Matrices<State> zf;  // null: not wanted
 };
 
 // Gradients of a real scalar for g = ∂/∂y and γ = ∂/∂zf: those of lfilter, section by section from the last. The inner
 // signals are not kept by the forward pass but computed again, a stretch of time at a time, from states that backward's
 // own first pass leaves at the stretches' beginnings. A gradient whose stride is 0 in a batch dimension is summed over
 // that dimension. Every gradient may be null: not wanted.
-template <class Sample, class State = double>
+template <class Sample, class State = double, class Operands = PlainOperands>
 struct SOSFiltBackward {
   Batch batch;
   std::int64_t samples = 0;
   int sections = 0;
-  Rows<const Sample> gy;      // null: zero
-  Matrices<const State> gzf;  // null: zero
+  Rows<const Sample> gy;                                  // null: zero
+  typename Operands::template Matrices<const State> gzf;  // null: zero
   Rows<const Sample> x;
-  Matrices<const State> sos;
-  Matrices<const State> zi;  // null: at rest
+  typename Operands::template Matrices<const State> sos;
+  typename Operands::template Matrices<const State> zi;  // null: at rest
   Rows<Sample> gx;
-  Matrices<State> gsos, gzi;
+  typename Operands::template Matrices<State> gsos, gzi;
 };
 
 TORCH_IIR_API Status sosfilt(const SOSFilt<float>&, Algorithm = Algorithm::automatic, ParallelFor = {}) noexcept;

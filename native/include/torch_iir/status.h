@@ -10,6 +10,7 @@ enum class [[nodiscard]] Status : int {
   zero_a0,        // some filter's a[0] is 0: nothing was computed
   out_of_memory,  // memory could not be allocated
   unsupported,    // the algorithm or solver that was asked for cannot run this problem
+  device_failed,  // CUDA refused a launch
   // of plans and views alone
   not_made,      // the plan is empty: make() was not called, or failed
   wrong_shape,   // a view has other sizes than the plan, or sizes that do not broadcast

@@ -4,7 +4,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overloa
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Algorithm = Literal["automatic", "direct", "rows", "segments", "blocks", "wavefront", "fft"]
+Algorithm = Literal["automatic", "direct", "rows", "segments", "blocks", "wavefront", "fft", "clusters", "lookback"]
 TieBreak = Literal["min_norm", "entropy"]
 
 Sample = TypeVar("Sample", np.float32, np.float64)
