@@ -14,6 +14,14 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
 endif()
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)  # words of 128 bits, C++20
+  if(TORCH_IIR_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TORCH_IIR_CUDA is ON, and needs nvcc 12.4 or later: ${CMAKE_CUDA_COMPILER} is "
+                        "${CMAKE_CUDA_COMPILER_VERSION}")
+  endif()
+  message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION} is too old, 12.4 is needed; the CUDA kernels are not built")
+  return()
+endif()
 find_package(CUDAToolkit REQUIRED)
 
 # The kernels: no torch, as in core.
