@@ -113,8 +113,10 @@ def residual(X: Tensor, M: Tensor, fb: Tensor) -> Tensor:
 
 
 def scipy_residual(M: Tensor, fb: Tensor) -> Tensor:
-    A = fb.double().mT.numpy()
-    return torch.tensor([scipy.optimize.nnls(A, frame)[1] for frame in M.double().mT.numpy()], dtype=torch.float64)
+    """Of its solutions: the residuals that it gives beside them are another's now and then, a tenth of theirs."""
+    A, frames = fb.double().mT.numpy(), M.double().mT.numpy()
+    residuals = [np.linalg.norm(A @ scipy.optimize.nnls(A, frame)[0] - frame) for frame in frames]
+    return torch.tensor(residuals, dtype=torch.float64)
 
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-8}
