@@ -47,22 +47,21 @@ template <class To, class From>
 To any(const From& p) {  // the same fields, by name, would be the same lines again
   To to;
   to.batch = p.batch;
-  if constexpr (requires { p.samples; }) to.samples = p.samples;
 #define TORCH_IIR_FIELD(name) \
   if constexpr (requires { p.name; }) to.name = p.name;
-  TORCH_IIR_FIELD(b_length)
-  TORCH_IIR_FIELD(a_length)
-  TORCH_IIR_FIELD(sections)
+  // clang-format off
+  TORCH_IIR_FIELD(samples) TORCH_IIR_FIELD(b_length) TORCH_IIR_FIELD(a_length) TORCH_IIR_FIELD(sections)
   TORCH_IIR_FIELD(period) TORCH_IIR_FIELD(m) TORCH_IIR_FIELD(n) TORCH_IIR_FIELD(k) TORCH_IIR_FIELD(tolerance)
-      TORCH_IIR_FIELD(max_iterations) TORCH_IIR_FIELD(support) TORCH_IIR_FIELD(angles) TORCH_IIR_FIELD(step)
-          TORCH_IIR_FIELD(x) TORCH_IIR_FIELD(y) TORCH_IIR_FIELD(gx) TORCH_IIR_FIELD(gy) TORCH_IIR_FIELD(b)
-              TORCH_IIR_FIELD(a) TORCH_IIR_FIELD(sos) TORCH_IIR_FIELD(zi) TORCH_IIR_FIELD(zf) TORCH_IIR_FIELD(zx)
-                  TORCH_IIR_FIELD(gzf) TORCH_IIR_FIELD(gzi) TORCH_IIR_FIELD(gzx) TORCH_IIR_FIELD(gb) TORCH_IIR_FIELD(ga)
-                      TORCH_IIR_FIELD(gsos) TORCH_IIR_FIELD(mu) TORCH_IIR_FIELD(prior) TORCH_IIR_FIELD(dual)
-                          TORCH_IIR_FIELD(outcome) TORCH_IIR_FIELD(w) TORCH_IIR_FIELD(g) TORCH_IIR_FIELD(h)
-                              TORCH_IIR_FIELD(u) TORCH_IIR_FIELD(p) TORCH_IIR_FIELD(gw)
+  TORCH_IIR_FIELD(max_iterations)
+  TORCH_IIR_FIELD(support) TORCH_IIR_FIELD(angles) TORCH_IIR_FIELD(step) TORCH_IIR_FIELD(x) TORCH_IIR_FIELD(y)
+  TORCH_IIR_FIELD(gx) TORCH_IIR_FIELD(gy) TORCH_IIR_FIELD(b) TORCH_IIR_FIELD(a) TORCH_IIR_FIELD(sos)
+  TORCH_IIR_FIELD(zi) TORCH_IIR_FIELD(zf) TORCH_IIR_FIELD(zx) TORCH_IIR_FIELD(gzf) TORCH_IIR_FIELD(gzi)
+  TORCH_IIR_FIELD(gzx) TORCH_IIR_FIELD(gb) TORCH_IIR_FIELD(ga) TORCH_IIR_FIELD(gsos) TORCH_IIR_FIELD(mu)
+  TORCH_IIR_FIELD(prior) TORCH_IIR_FIELD(dual) TORCH_IIR_FIELD(outcome) TORCH_IIR_FIELD(w) TORCH_IIR_FIELD(g)
+  TORCH_IIR_FIELD(h) TORCH_IIR_FIELD(u) TORCH_IIR_FIELD(p) TORCH_IIR_FIELD(gw);
+  // clang-format on
 #undef TORCH_IIR_FIELD
-                                  return to;
+  return to;
 }
 
 }  // namespace
