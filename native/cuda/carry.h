@@ -224,6 +224,14 @@ struct ClusterCarry {
   TORCH_IIR_GPU void leave() { cluster_sync(); }
 };
 
+// A number that another block says.
+TORCH_IIR_GPU double await(const Word* word) {
+  double value;
+  std::uint64_t flag;
+  for (load_word(word, value, flag); flag == 0; load_word(word, value, flag)) pause();
+  return value;
+}
+
 // Any block has any tile: each says what its tile leaves behind from rest, and looks back at what others have said.
 // Groups of look_group tiles: the last tile of a group says what the row's state is behind it, so that nobody looks
 // further back than the beginning of its own group, and what is added up to what depends on the tile alone. A number
@@ -235,13 +243,6 @@ struct LookBack {
   Word* behind;     // groups × N of this row
   Vector<N> first;  // the state that the row begins with
   std::int64_t tile;
-
-  static TORCH_IIR_GPU double await(const Word* word) {
-    double value;
-    std::uint64_t flag;
-    for (load_word(word, value, flag); flag == 0; load_word(word, value, flag)) pause();
-    return value;
-  }
 
   // `entry` is a place in shared memory.
   TORCH_IIR_GPU Vector<N> enter(const Powers<N>& powers, const Vector<N>& total, Vector<N>* entry) {

@@ -82,13 +82,8 @@ Status choose(const LFilter<Sample, State>& p, const Queue& queue, Algorithm alg
         bits.a = p.a;
         bits.zi = p.zi;
         bits.zf = p.zf;
-        bits.x = {
-            reinterpret_cast<const Half*>(p.x.data), p.x.step, {}, reinterpret_cast<const Half* const*>(p.x.each)};
-        bits.y = {reinterpret_cast<Half*>(p.y.data), p.y.step, {}, reinterpret_cast<Half* const*>(p.y.each)};
-        for (int d = 0; d < max_batch_dims; ++d) {
-          bits.x.stride[d] = p.x.stride[d];
-          bits.y.stride[d] = p.y.stride[d];
-        }
+        bits.x = rows_as<const Half>(p.x);
+        bits.y = rows_as<Half>(p.y);
         return run(bits, queue, algorithm, Format<Half>{true});
       } else {
         return run(p, queue, algorithm);

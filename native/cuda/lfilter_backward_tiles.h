@@ -489,15 +489,6 @@ TORCH_IIR_KERNEL void TORCH_IIR_BOUNDS(block_threads, resident)
   }
 }
 
-// Samples of 16 bits as another of the types that they may be of.
-template <class To, class From>
-Rows<To> rows_as(const Rows<From>& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  Rows<To> to{reinterpret_cast<To*>(from.data), from.step, {}, reinterpret_cast<To* const*>(from.each)};
-  for (int d = 0; d < max_batch_dims; ++d) to.stride[d] = from.stride[d];
-  return to;
-}
-
 // The stages behind the first: sums of what it has left.
 template <class Sample>
 [[nodiscard]] Status finish_backward(const LFilterBackward<Sample>& p, const Queue& queue, Scratch& scratch,

@@ -173,13 +173,6 @@ struct LookBackMemory {
   Word* behind;      // rows × (groups + 1) × N
 };
 
-TORCH_IIR_GPU double await(const Word* word) {
-  double value;
-  std::uint64_t flag;
-  for (load_word(word, value, flag); flag == 0; load_word(word, value, flag)) pause();
-  return value;
-}
-
 // What a block does with a row. All threads call every function.
 template <class Sample, int N>
 struct LFilterRow {
@@ -568,6 +561,15 @@ Status run_lfilter_tiles(const LFilter<Sample>& p, const Queue& queue, Form form
   return launch(queue, {minimum(rows, most_blocks / per_row) * per_row, block_threads, shared_bytes},
                 lfilter_look_back<Sample, N>, p, rows, format, per_row,
                 LookBackMemory{reinterpret_cast<unsigned*>(memory + bytes), totals, totals + rows * tiles * N});
+}
+
+// Samples of 16 bits as another of the types that they may be of.
+template <class To, class From>
+Rows<To> rows_as(const Rows<From>& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  Rows<To> to{reinterpret_cast<To*>(from.data), from.step, {}, reinterpret_cast<To* const*>(from.each)};
+  for (int d = 0; d < max_batch_dims; ++d) to.stride[d] = from.stride[d];
+  return to;
 }
 
 // What form rows of so many tiles take, and of how many blocks a cluster is.

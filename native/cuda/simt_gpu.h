@@ -57,16 +57,6 @@ TORCH_IIR_GPU unsigned ballot(bool value) { return __ballot_sync(all_lanes, valu
 
 // --- memory
 
-// Read once, or written and not read again: passes by the caches' lines that others need.
-template <class T>
-TORCH_IIR_GPU T load_streaming(const T* from) {
-  return __ldcs(from);
-}
-template <class T>
-TORCH_IIR_GPU void store_streaming(T* to, T value) {
-  __stcs(to, value);
-}
-
 // 4, 8 or 16 bytes, aligned to as many, from global to shared memory, without waiting. commit_async() closes a group of
 // a thread's copies; wait_async<n>() waits until at most the n latest groups are under way. Other threads see them
 // after a barrier.
@@ -105,9 +95,6 @@ TORCH_IIR_GPU void load_word(const Word* from, double& value, std::uint64_t& fla
   value = __longlong_as_double(bits);
 }
 TORCH_IIR_GPU void pause() { __nanosleep(20); }  // in every loop that waits for another block
-
-// Orders this thread's accesses to global memory before a flag, or after it, for the whole device.
-TORCH_IIR_GPU void fence() { __threadfence(); }
 
 // --- clusters: blocks that run at the same time and see each other's shared memory. From compute capability 9.0 on.
 

@@ -63,15 +63,6 @@ inline unsigned ballot(bool value) { return emulator::warp_ballot(value); }
 inline bool warp_any(bool value) { return emulator::warp_ballot(value) != 0; }
 inline bool warp_all(bool value) { return emulator::warp_ballot(!value) == 0; }
 
-template <class T>
-T load_streaming(const T* from) {
-  return *from;
-}
-template <class T>
-void store_streaming(T* to, T value) {
-  *to = value;
-}
-
 template <int bytes>
 void copy_async(void* shared, const void* global) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16);
@@ -99,7 +90,6 @@ inline void load_word(const Word* from, double& value, std::uint64_t& flag) {
   std::memcpy(&flag, reinterpret_cast<const char*>(from) + 8, 8);
 }
 inline void pause() { emulator::pause(); }
-inline void fence() {}
 
 inline int cluster_rank() { return emulator::cluster_rank(); }
 inline void cluster_sync() { emulator::cluster_barrier(); }
