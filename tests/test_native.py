@@ -350,7 +350,7 @@ def test_algorithms_of_lfilter_plan(algorithm: Any, isa: str) -> None:
     close(np.concatenate([plan.run(block) for block in in_blocks(x)], -1), signal.lfilter(b, a, x), 1e-11)
 
 
-@pytest.mark.parametrize("algorithm", ["automatic", "direct", "rows", "wavefront"])
+@pytest.mark.parametrize("algorithm", ["automatic", "direct", "rows", "wavefront", "segments"])
 def test_algorithms_of_sosfilt_plan(algorithm: Any, isa: str) -> None:
     sos = signal.butter(8, 0.2, output="sos")
     x = np.random.default_rng(0).standard_normal((20, SAMPLES))
@@ -719,7 +719,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: SOSFiltPlan(np.ones((2, 5))), ValueError, r"sos must have the shape \(\.\.\., S, 6\).* got sos \(2, 5\)"),
     (lambda: SOSFiltPlan(np.ones((0, 6))), ValueError, "S at least 1"),
     (lambda: SOSFiltPlan(np.zeros((1, 6))), ValueError, r"sos\[\.\.\., 3\] must not be zero"),
-    (lambda: SOSFiltPlan(EQUALISER, algorithm="segments"), ValueError, "cannot run this filter"),
+    (lambda: SOSFiltPlan(EQUALISER, algorithm="blocks"), ValueError, "cannot run this filter"),
     (lambda: LFilterTVPlan(a_length=-1), ValueError, "must not be negative, .* got a_length=-1"),
     (lambda: LFilterTVPlan(a_length=1, a_first=2), ValueError, "a_first and b_first must be 0 or 1"),
     (lambda: LFilterTVPlan(a_length=1, period=0), ValueError, "period at least 1, got .*period=0"),

@@ -73,7 +73,12 @@ def test_table_of_algorithms_of_lfilter(rows: int, samples: int, order: int, alg
         (12, 31, 2, "direct"),
         (500, 1000, 100, "rows"),
         (11, 32, 2, "wavefront"),
-        (1, 1_000_000, 100, "wavefront"),
+        (1, 2 * 2048 - 1, 2, "wavefront"),
+        (11, 2 * 2048, 2, "segments"),
+        (1, 4 * 2048, 4, "segments"),
+        (1, 5 * 4096 - 1, 5, "wavefront"),
+        (1, 5 * 4096, 5, "segments"),
+        (1, 1_000_000, 100, "segments"),
         (1, 31, 100, "direct"),
     ],
 )

@@ -19,7 +19,10 @@ Algorithm lfilter_algorithm(std::int64_t rows, std::int64_t samples, int order, 
 Algorithm sosfilt_algorithm(std::int64_t rows, std::int64_t samples, int sections, bool complex) noexcept {
   if (sections == 1) return lfilter_algorithm(rows, samples, 2, complex);  // direct, rows or segments
   if (complex || samples < 32) return Algorithm::direct;
-  return rows >= 12 ? Algorithm::rows : Algorithm::wavefront;
+  if (rows >= 12) return Algorithm::rows;
+  // Segments cost by the section, and each has tables to build; a wavefront costs the same for eight sections as for
+  // one.
+  return samples >= (sections <= 4 ? 2048 : 4096) * std::int64_t{sections} ? Algorithm::segments : Algorithm::wavefront;
 }
 
 // Plans have paid for tables and transposed coefficients before: what remains is what a block costs. A vector of rows

@@ -17,7 +17,7 @@ namespace {
 
 inline constexpr int tile_rows = 64;        // samples of each lane in a tile
 inline constexpr int bank_tile_rows = 32;   // the same on the way back through a bank: faster by a tenth
-inline constexpr int ahead_in_rows = 128;   // samples by which rows are fetched into the cache
+inline constexpr int ahead_in_rows = 64;    // samples by which rows are fetched into the cache
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
 inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
 
@@ -322,9 +322,10 @@ class Forward {
           from[lane] = x + lane * count * f_.x.step;
           to[lane] = y + lane * count * f_.y.step;
         }
-        load_segments<false>(tile, from, f_.x.step, count, filter.tables, entry);
+        load_segments<false, segment_length>(tile, from, f_.x.step, count, filter.tables, entry);
         scan_segments<order>(filter.power, carry, entry);
-        filter_tile<order, next_tile>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count, lane_b, lane_a, entry);
+        filter_tile<order, next_tile(segment_length), true>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count,
+                                                            lane_b, lane_a, entry);
         x += lanes * count * f_.x.step;
         y += lanes * count * f_.y.step;
         left -= lanes * count;
@@ -683,7 +684,7 @@ class Backward {
       };
       if (g != nullptr) {
         segments_of(g, f_.gy.step);
-        load_segments<true>(g_tile, rows, f_.gy.step, count, tables, entry);
+        load_segments<true, segment_length>(g_tile, rows, f_.gy.step, count, tables, entry);
       } else {
         std::memset(static_cast<void*>(g_tile), 0, sizeof(g_tile));
         std::memset(entry, 0, sizeof(entry));
@@ -691,15 +692,15 @@ class Backward {
       scan_segments<order>(whole ? tables.whole : last, carry, entry);
       if (correlate_) {
         segments_of(x, f_.x.step);
-        load_tile<true, -next_tile>(x_tile, rows, f_.x.step, count);
+        load_tile<true, -next_tile(segment_length)>(x_tile, rows, f_.x.step, count);
         segments_of(y, f_.y.step);
-        load_tile<true, -next_tile>(y_tile, rows, f_.y.step, count);
+        load_tile<true, -next_tile(segment_length)>(y_tile, rows, f_.y.step, count);
       }
       const auto put = [&](auto produce) {
         if (gx.rows != nullptr) {
           Sample* to[lanes];
           for (int lane = 0; lane < lanes; ++lane) to[lane] = gx.rows + (left - (lane + 1) * count) * gx.step;
-          return store_rows<true, -next_tile>(to, lanes, gx.step, count, produce);
+          return store_rows<true, -next_tile(segment_length)>(to, lanes, gx.step, count, produce);
         }
         for (int i = 0; i < count; ++i) {
           alignas(64) double values[lanes];

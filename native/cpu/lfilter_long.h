@@ -9,53 +9,83 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 // Four outputs at once share each coefficient, and a window of four rows slides along the taps: two loads for four
-// multiply-adds.
+// multiply-adds. A multiply-add takes four cycles and two begin in each, so that only all lanes together, as far as
+// there are registers, are sums enough to keep the machine busy.
 inline constexpr int outputs = 4;
+inline constexpr int vectors_at_once = many_registers ? lanes / width : 1;
+inline constexpr int lanes_at_once = vectors_at_once * width;
 
+struct Some {
+  Doubles of[vectors_at_once];
+};
 struct Four {
-  Doubles y[outputs];
+  Some y[outputs];
 };
 
+TORCH_IIR_INLINE Some load_some(const double* from) {
+  Some v;
+#pragma GCC unroll 2
+  for (int i = 0; i < vectors_at_once; ++i) v.of[i] = load_doubles(from + i * width);
+  return v;
+}
+TORCH_IIR_INLINE void store_some(double* to, Some v) {
+#pragma GCC unroll 2
+  for (int i = 0; i < vectors_at_once; ++i) store_doubles(to + i * width, v.of[i]);
+}
+TORCH_IIR_INLINE void add_product(Some& to, Some p, Some q) {
+#pragma GCC unroll 2
+  for (int i = 0; i < vectors_at_once; ++i) to.of[i] += p.of[i] * q.of[i];
+}
+TORCH_IIR_INLINE void subtract_product(Some& from, Some p, Some q) {
+#pragma GCC unroll 2
+  for (int i = 0; i < vectors_at_once; ++i) from.of[i] -= p.of[i] * q.of[i];
+}
+
 TORCH_IIR_INLINE Four load_four(const double* row) {
-  return {{load_doubles(row), load_doubles(row + lanes), load_doubles(row + 2 * lanes), load_doubles(row + 3 * lanes)}};
+  return {{load_some(row), load_some(row + lanes), load_some(row + 2 * lanes), load_some(row + 3 * lanes)}};
 }
 TORCH_IIR_INLINE void store_four(double* row, const Four& v) {
-  for (int i = 0; i < outputs; ++i) store_doubles(row + i * lanes, v.y[i]);
+#pragma GCC unroll 4
+  for (int i = 0; i < outputs; ++i) store_some(row + i * lanes, v.y[i]);
 }
 
 // Σ_{k ≤ order} b[k] x[t − k] for four t; x points to the first, b to its lane.
 TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
-  Doubles w0 = load_doubles(x), w1 = load_doubles(x + lanes), w2 = load_doubles(x + 2 * lanes),
-          w3 = load_doubles(x + 3 * lanes);
-  Doubles c = load_doubles(b);
-  Doubles y0 = c * w0, y1 = c * w1, y2 = c * w2, y3 = c * w3;
+  Four sums{}, w = load_four(x);
+  Some c = load_some(b);
+#pragma GCC unroll 4
+  for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
+#pragma GCC unroll 4
   for (int k = 1; k <= order; ++k) {
-    w3 = w2, w2 = w1, w1 = w0, w0 = load_doubles(x - k * lanes);
-    c = load_doubles(b + k * lanes);
-    y0 += c * w0, y1 += c * w1, y2 += c * w2, y3 += c * w3;
+    w.y[3] = w.y[2], w.y[2] = w.y[1], w.y[1] = w.y[0], w.y[0] = load_some(x - k * lanes);
+    c = load_some(b + k * lanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
   }
-  return {{y0, y1, y2, y3}};
+  return sums;
 }
 
 // Four outputs of the all-pole recurrence with drive u, order ≥ 4; y points to the first, and is preceded by the past.
-TORCH_IIR_INLINE Four all_pole_four(const Four& u, const double* y, int order, const double* a) {
-  Doubles y0 = u.y[0], y1 = u.y[1], y2 = u.y[2], y3 = u.y[3];
+TORCH_IIR_INLINE Four all_pole_four(Four u, const double* y, int order, const double* a) {
+  Some &y0 = u.y[0], &y1 = u.y[1], &y2 = u.y[2], &y3 = u.y[3];
   // the oldest first, so that the chain through the newest outputs is short
-  Doubles w0 = load_doubles(y - order * lanes), w1 = load_doubles(y - (order - 1) * lanes),
-          w2 = load_doubles(y - (order - 2) * lanes);
+  Some w0 = load_some(y - order * lanes), w1 = load_some(y - (order - 1) * lanes),
+       w2 = load_some(y - (order - 2) * lanes);
+#pragma GCC unroll 4
   for (int k = order; k >= outputs; --k) {
-    const Doubles w3 = load_doubles(y - (k - 3) * lanes), c = load_doubles(a + k * lanes);
-    y0 -= c * w0, y1 -= c * w1, y2 -= c * w2, y3 -= c * w3;
+    const Some w3 = load_some(y - (k - 3) * lanes), c = load_some(a + k * lanes);
+    subtract_product(y0, c, w0), subtract_product(y1, c, w1);
+    subtract_product(y2, c, w2), subtract_product(y3, c, w3);
     w0 = w1, w1 = w2, w2 = w3;
   }
-  const Doubles a1 = load_doubles(a + lanes), a2 = load_doubles(a + 2 * lanes), a3 = load_doubles(a + 3 * lanes);
-  y0 -= a3 * w0, y1 -= a3 * w1, y2 -= a3 * w2;
-  y0 -= a2 * w1, y1 -= a2 * w2;
-  y0 -= a1 * w2;
-  y1 -= a1 * y0, y2 -= a2 * y0, y3 -= a3 * y0;
-  y2 -= a1 * y1, y3 -= a2 * y1;
-  y3 -= a1 * y2;
-  return {{y0, y1, y2, y3}};
+  const Some a1 = load_some(a + lanes), a2 = load_some(a + 2 * lanes), a3 = load_some(a + 3 * lanes);
+  subtract_product(y0, a3, w0), subtract_product(y1, a3, w1), subtract_product(y2, a3, w2);
+  subtract_product(y0, a2, w1), subtract_product(y1, a2, w2);
+  subtract_product(y0, a1, w2);
+  subtract_product(y1, a1, y0), subtract_product(y2, a2, y0), subtract_product(y3, a3, y0);
+  subtract_product(y2, a1, y1), subtract_product(y3, a2, y1);
+  subtract_product(y3, a1, y2);
+  return u;
 }
 
 TORCH_IIR_INLINE Doubles fir_one(const double* x, int order, const double* b) {
@@ -74,7 +104,7 @@ TORCH_IIR_INLINE Doubles all_pole_one(Doubles u, const double* y, int order, con
 void fir_tile(const double* from, double* to, int count, int order, const double* b) {
   int t = 0;
   for (; t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
+    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once)
       store_four(to + at, fir_four(from + at, order, b + lane));
   }
   for (; t < count; ++t) {
@@ -87,7 +117,7 @@ void fir_tile(const double* from, double* to, int count, int order, const double
 void all_pole_tile(double* y, int count, int order, const double* a) {
   int t = 0;
   for (; order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
+    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once) {
       store_four(y + at, all_pole_four(load_four(y + at), y + at, order, a + lane));
     }
   }
@@ -109,7 +139,7 @@ void pole_zero_tile(const double* x, double* y, int count, int b_order, const do
     }
   }
   for (; a_order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
+    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once) {
       store_four(y + at, all_pole_four(fir_four(x + at, b_order, b + lane), y + at, a_order, a + lane));
     }
   }

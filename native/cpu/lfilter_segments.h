@@ -14,15 +14,16 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-// Not a power of two: the segments' rows would fall on few sets of the cache.
-inline constexpr int segment_length = 240;
-inline constexpr int next_tile = lanes * segment_length;  // samples from a segment to the next tile's
+// Samples in a segment, where there are enough. The longer, the rarer is the scan; but the tiles that an operation has
+// at the same time are to stay in the first cache. Not powers of two: the rows would fall on few sets of it.
+inline constexpr int segment_length = 112;          // of lfilter and its way back
+inline constexpr int cascade_segment_length = 160;  // of sosfilt, which has a single tile
+// From a segment to the next tile's.
+constexpr int next_tile(int length) { return lanes * length; }
 
 // How long segments of so many samples are; 0: too few samples to cut.
-inline int segment_in(std::int64_t samples) {
-  return samples >= lanes * segment_length ? segment_length
-         : samples >= lanes * 8            ? static_cast<int>(samples / lanes)
-                                           : 0;
+inline int segment_in(std::int64_t samples, int length = segment_length) {
+  return samples >= lanes * length ? length : samples >= lanes * 8 ? static_cast<int>(samples / lanes) : 0;
 }
 
 // high + low, with low the part that high has no room for.
@@ -30,37 +31,25 @@ struct Extended {
   double high = 0, low = 0;
 };
 
-// A product that the compiler shall not merge into a multiply-add: its rounding is what we are after.
-TORCH_IIR_INLINE double as_rounded(double product) {
-#if defined(__x86_64__)
-  asm("" : "+x"(product));
-#elif defined(__aarch64__)
-  asm("" : "+w"(product));
-#endif
-  return product;
-}
-
-// A sum in extended precision: of products, or of doubles. From `high` to `high` there is one multiply-add; what it
-// rounds off is found beside that chain.
+// A sum of products in extended precision, each of T, a number or several side by side. From `high` to `high` and from
+// `low` to `low` there is one multiply-add for each product; what rounding takes off is found beside these chains.
+template <class T>
 class ExtendedSum {
  public:
-  TORCH_IIR_INLINE explicit ExtendedSum(double start = 0) : sum_(start) {}
-  TORCH_IIR_INLINE void add_product(Extended p, Extended q) {
-    const double sum = __builtin_fma(p.high, q.high, sum_);
-    const double product = as_rounded(p.high * q.high), error = __builtin_fma(p.high, q.high, -product);
-    const double plain = sum_ + product, part = plain - sum_;  // Knuth's two-sum
-    const double lost = (sum_ - (plain - part)) + (product - part);
-    rest_ += (plain - sum) + (lost + error + (p.high * q.low + p.low * q.high));
-    sum_ = sum;
+  TORCH_IIR_INLINE explicit ExtendedSum(T start) : high_(start), low_(), lost_() {}
+  TORCH_IIR_INLINE void add_product(T p, T p_low, T q, T q_low) {
+    const T sum = multiply_add(p, q, high_);
+    const T product = rounded_product(p, q), error = multiply_add(p, q, -product);
+    const T plain = high_ + product, part = plain - high_;  // Knuth's two-sum
+    lost_ += (plain - sum) + ((high_ - (plain - part)) + (product - part) + error + p_low * q);
+    low_ += p * q_low;
+    high_ = sum;
   }
-  TORCH_IIR_INLINE Extended value() const { return {sum_, rest_}; }
-  TORCH_IIR_INLINE Extended normalised() const {  // |low| ≤ half an ulp of high
-    const double high = sum_ + rest_;
-    return {high, rest_ - (high - sum_)};
-  }
+  TORCH_IIR_INLINE T high() const { return high_; }
+  TORCH_IIR_INLINE T low() const { return low_ + lost_; }
 
  private:
-  double sum_, rest_ = 0;
+  T high_, low_, lost_;
 };
 
 template <int order>
@@ -68,29 +57,33 @@ struct SegmentTables {
   static constexpr int n = order > 0 ? order : 1;
   using Matrix = Extended[n * n];
 
-  int length;                          // of the longest segment
-  double weights[segment_length * n];  // weights[t * order + j]: what sample t adds to state j at that segment's end
-  double step[n * n];                  // state before → state after one sample without input
-  Matrix whole;                        // step^length
+  int length;  // of the longest segment
+  double weights[cascade_segment_length *
+                 n];   // weights[t * order + j]: what sample t adds to state j at that segment's end
+  double step[n * n];  // state before → state after one sample without input
+  Matrix whole;        // step^length
 
   // `input` is the state that a unit sample leaves. False if a power overflows: the tables are then of no use.
   bool build(int longest, const double (&one_step)[n * n], const double (&input)[n]) {
     length = longest;
     std::memcpy(step, one_step, sizeof(step));
-    double* w = weights + (length - 1) * order;
-    for (int j = 0; j < order; ++j) w[j] = input[j];
-    for (; w > weights; w -= order) {
+    double w[n];
+    for (int i = 0; i < order; ++i) w[i] = input[i];
+    for (int t = length - 1; t >= 0; --t) {
+      double next[n] = {};
+#pragma GCC unroll 8
       for (int i = 0; i < order; ++i) {
-        double next = 0;
-        for (int j = 0; j < order; ++j) next += step[i * order + j] * w[j];
-        (w - order)[i] = next;
+        weights[t * order + i] = w[i];
+#pragma GCC unroll 8
+        for (int j = 0; j < order; ++j) next[i] += step[i * order + j] * w[j];
       }
+#pragma GCC unroll 8
+      for (int i = 0; i < order; ++i) w[i] = next[i];
     }
-    double probe = 0;
     power(length, whole);
+    double probe = 0;
     for (const Extended& element : whole) probe += element.high * 0 + element.low * 0;
-    for (int i = 0; i < length * order; ++i) probe += weights[i] * 0;
-    return probe == 0;
+    return probe == 0 && finite(weights, length * order);
   }
 
   // result = step^exponent
@@ -111,52 +104,89 @@ struct SegmentTables {
     Matrix product;
     for (int i = 0; i < order; ++i) {
       for (int j = 0; j < order; ++j) {
-        ExtendedSum total;
-        for (int k = 0; k < order; ++k) total.add_product(p[i * order + k], q[k * order + j]);
-        product[i * order + j] = total.normalised();
+        ExtendedSum<double> total(0);
+        for (int k = 0; k < order; ++k) {
+          const Extended left = p[i * order + k], right = q[k * order + j];
+          total.add_product(left.high, left.low, right.high, right.low);
+        }
+        const double high = total.high() + total.low();
+        product[i * order + j] = {high, total.low() - (high - total.high())};  // |low| ≤ half an ulp of high
       }
     }
     std::memcpy(&p, &product, sizeof(p));
   }
 };
 
-// Loads a segment of `count` samples into each lane; ends[j][lane] = the state that it leaves in a filter at rest.
-template <bool reversed, int order, class Sample>
-void load_segments(Tile<Sample>* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count,
-                   const SegmentTables<order>& tables, double* ends) {
-  const double* w = tables.weights + (tables.length - count) * order;
-  Pair sums[order] = {};
-  load_tile<reversed, reversed ? -next_tile : next_tile>(tile, rows, step, count, [&](int t) {
-    const Pair x = load_pair(tile + t * lanes);
+// The states that segments of `count` samples leave in a filter at rest, from x(0), x(1), …
+template <int order>
+class SegmentEnds {
+ public:
+  TORCH_IIR_INLINE SegmentEnds(const SegmentTables<order>& tables, int count)
+      : weights_(tables.weights + (tables.length - count) * order) {}
+  TORCH_IIR_INLINE void add(int t, Pair x) {
 #pragma GCC unroll 8
     for (int j = 0; j < order; ++j) {
-      sums[j].low += w[t * order + j] * x.low;
-      sums[j].high += w[t * order + j] * x.high;
-    }
-  });
-  for (int j = 0; j < order; ++j) store_pair(ends + j * lanes, sums[j]);
-}
-
-// From what each lane's segment leaves at rest to the state with which it begins; `state` moves past all of them.
-template <int order>
-void scan_segments(const Extended* power, Extended* state, double* entry) {
-  Extended now[order];
-  for (int i = 0; i < order; ++i) now[i] = state[i];
-  for (int lane = 0; lane < lanes; ++lane) {
-    Extended after[order];
-#pragma GCC unroll 8
-    for (int i = 0; i < order; ++i) {
-      ExtendedSum total(entry[i * lanes + lane]);
-#pragma GCC unroll 8
-      for (int j = 0; j < order; ++j) total.add_product(power[i * order + j], now[j]);
-      after[i] = total.value();
-    }
-    for (int i = 0; i < order; ++i) {
-      entry[i * lanes + lane] = now[i].high + now[i].low;
-      now[i] = after[i];
+      sums_[j].low += weights_[t * order + j] * x.low;
+      sums_[j].high += weights_[t * order + j] * x.high;
     }
   }
-  for (int i = 0; i < order; ++i) state[i] = now[i];
+  TORCH_IIR_INLINE void finish(double* ends) const {
+    for (int j = 0; j < order; ++j) store_pair(ends + j * lanes, sums_[j]);
+  }
+
+ private:
+  const double* weights_;
+  Pair sums_[order] = {};
+};
+
+// Loads a segment of `count` samples into each lane; ends[j][lane] = the state that it leaves in a filter at rest.
+template <bool reversed, int length, int order, class T, class Sample>
+void load_segments(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count,
+                   const SegmentTables<order>& tables, double* ends) {
+  SegmentEnds<order> sums(tables, count);
+  load_tile<reversed, reversed ? -next_tile(length) : next_tile(length)>(
+      tile, rows, step, count, [&](int t) { sums.add(t, load_pair(tile + t * lanes)); });
+  sums.finish(ends);
+}
+
+// From what each lane's segment leaves at rest to the state with which it begins; `state` moves past all of them. The
+// states are computed side by side.
+template <int order>
+void scan_segments(const Extended* power, Extended* state, double* entry) {
+  constexpr int n = order <= 2 || width == 2 ? 2 : order <= 4 ? 4 : width, vectors = (order + n - 1) / n;
+  using Some = Vector<double, n>;
+  alignas(64) double high[order][vectors * n] = {}, low[order][vectors * n] = {};  // the columns of `power`
+  alignas(64) double now[vectors * n] = {}, rest[vectors * n] = {}, by_lane[lanes][vectors * n] = {};
+  for (int i = 0; i < order; ++i) {
+    for (int j = 0; j < order; ++j) high[j][i] = power[i * order + j].high, low[j][i] = power[i * order + j].low;
+    now[i] = state[i].high, rest[i] = state[i].low;
+    for (int lane = 0; lane < lanes; ++lane) by_lane[lane][i] = entry[i * lanes + lane];
+  }
+  Some head[vectors], tail[vectors];
+  for (int v = 0; v < vectors; ++v) head[v] = load<Some>(now + v * n), tail[v] = load<Some>(rest + v * n);
+  for (int lane = 0; lane < lanes; ++lane) {
+    Some next[vectors], left[vectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v) {
+      ExtendedSum<Some> total(load<Some>(by_lane[lane] + v * n));
+#pragma GCC unroll 8
+      for (int j = 0; j < order; ++j) {
+        total.add_product(load<Some>(high[j] + v * n), load<Some>(low[j] + v * n), head[j / n][j % n] - Some{},
+                          tail[j / n][j % n] - Some{});
+      }
+      next[v] = total.high(), left[v] = total.low();
+    }
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v) {
+      store(by_lane[lane] + v * n, head[v] + tail[v]);
+      head[v] = next[v], tail[v] = left[v];
+    }
+  }
+  for (int v = 0; v < vectors; ++v) store(now + v * n, head[v]), store(rest + v * n, tail[v]);
+  for (int i = 0; i < order; ++i) {
+    for (int lane = 0; lane < lanes; ++lane) entry[i * lanes + lane] = by_lane[lane][i];
+    state[i] = {now[i], rest[i]};
+  }
 }
 
 }  // namespace

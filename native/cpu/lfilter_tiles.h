@@ -14,20 +14,24 @@ inline constexpr int register_order = 6;
 
 // The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
-// With y replaced in the update, the chain from one sample to the next is a single multiply-add. `monic`: b0 is 1 in
-// all lanes, which saves a multiplication.
-template <int order, bool monic = false>
+// With y replaced in the update, the chain from one sample to the next is a single multiply-add. The way through the
+// higher states is as short where they are kept without their last product, r_k = z_k + a_k z1_before (`late`):
+//   r_k ← (r_{k+1} + c_k x) − a_{k+1} z1_before,  z1 ← r_1 − a_1 z1.
+// That takes a register more: where there are few, it is slower for some and faster for others of those who use it.
+// `monic`: b0 is 1 in all lanes, which saves a multiplication.
+template <int order, bool monic = false, bool late = many_registers>
 class TileFilter {
  public:
   TORCH_IIR_INLINE TileFilter(const double* b, const double* a, const double* z) {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       b0_[v] = load_doubles(b + v * width);
+      before_[v] = Doubles{};
 #pragma GCC unroll 8
       for (int k = 0; k < order; ++k) {
         a_[k][v] = load_doubles(a + (k + 1) * lanes + v * width);
         c_[k][v] = load_doubles(b + (k + 1) * lanes + v * width) - a_[k][v] * b0_[v];
-        z_[k][v] = load_doubles(z + k * lanes + v * width);
+        r_[k][v] = load_doubles(z + k * lanes + v * width);
       }
     }
   }
@@ -35,30 +39,43 @@ class TileFilter {
   TORCH_IIR_INLINE void finish(double* z) const {
 #pragma GCC unroll 8
     for (int k = 0; k < order; ++k) {
-      store_doubles(z + k * lanes, z_[k][0]);
-      store_doubles(z + k * lanes + width, z_[k][1]);
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) store_doubles(z + k * lanes + v * width, state(k, v));
     }
   }
 
  private:
+  TORCH_IIR_INLINE Doubles state(int k, int v) const {
+    return late && k > 0 ? r_[k][v] - a_[k][v] * before_[v] : r_[k][v];
+  }
   TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
     if constexpr (order == 0) {
       return b0_[v] * x;
     } else {
-      const Doubles head = z_[0][v], y = monic ? x + head : b0_[v] * x + head;
+      const Doubles head = r_[0][v], y = monic ? x + head : b0_[v] * x + head;
 #pragma GCC unroll 8
       for (int k = 0; k < order; ++k) {
-        // In this order the product with the past is the one that is fused with the subtraction.
-        const Doubles back = a_[k][v] * head;
-        const Doubles drive = k + 1 < order ? z_[k + 1][v] + c_[k][v] * x : c_[k][v] * x;
-        z_[k][v] = drive - back;
+        if (k + 1 < order) {
+          const Doubles drive = r_[k + 1][v] + c_[k][v] * x;
+          r_[k][v] = late ? drive - a_[k + 1][v] * before_[v] : drive;
+        } else {
+          // Not left to the compiler: in an unrolled loop it would merge this product with the next sample's sum, and
+          // the bits would depend on how the samples lie in memory.
+          r_[k][v] = late ? rounded_product(c_[k][v], x) : c_[k][v] * x;
+        }
+        if (k == 0 || !late) {
+          // In this order the product with the past is the one that is fused with the subtraction.
+          const Doubles back = a_[k][v] * head;
+          r_[k][v] -= back;
+        }
       }
+      before_[v] = head;
       return y;
     }
   }
 
   static constexpr int states = order > 0 ? order : 1;
-  Doubles b0_[2], a_[states][2], c_[states][2], z_[states][2];
+  Doubles b0_[2], a_[states][2], c_[states][2], r_[states][2], before_[2];  // r_[0] is z1
 };
 
 // Where the lanes take their samples from: each from a lane of its own, or all of them the same.
@@ -82,20 +99,21 @@ struct Shared {
   TORCH_IIR_INLINE Shared from(int t) const { return {samples + t}; }
 };
 
-template <int order, class Source>
+template <int order, bool late, class Source>
 [[gnu::noinline]] void filter_into(double* tile, Source x, int count, const double* b, const double* a, double* z) {
-  TileFilter<order> filter(b, a, z);
+  TileFilter<order, false, late> filter(b, a, z);
   for (int t = 0; t < count; ++t) store_pair(tile + t * lanes, filter.step(x.pair(t)));
   filter.finish(z);
 }
 
-// Filters `count` samples of x and stores the result. What is stored in halves goes through a tile of doubles, so that
-// the compiler sees the recurrences once for all halves: the conversion is what takes their time.
-template <int order, int ahead = 0, class Sample, class Source>
+// Filters `count` samples of x and stores the result. It goes through a tile of doubles where there are no registers
+// for filtering and transposing at the same time, and where halves are stored: the conversion is what takes their time,
+// and the compiler sees the recurrences once for all of them.
+template <int order, int ahead = 0, bool late = many_registers, class Sample, class Source>
 void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Source x, int count, const double* b,
                  const double* a, double* z) {
-  if constexpr (plain<Sample>) {
-    TileFilter<order> filter(b, a, z);
+  if constexpr (plain<Sample> && many_registers) {
+    TileFilter<order, false, late> filter(b, a, z);
     store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(x.pair(t)); });
     filter.finish(z);
   } else {
@@ -105,7 +123,7 @@ void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Sour
       const int now = count - t < most ? count - t : most;
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) to[lane] = rows[lane] + t * step;
-      filter_into<order>(tile, x.from(t), now, b, a, z);
+      filter_into<order, late>(tile, x.from(t), now, b, a, z);
       store_rows<false, ahead>(to, used, step, now, [&](int i) { return load_pair(tile + i * lanes); });
     }
   }
@@ -171,7 +189,7 @@ class LaneBackward {
 };
 
 // Backward through `count` samples in reverse, from g to the gradient of the input in its place. A half of the lanes
-// after the other: the registers do not suffice for all at once, but for low orders.
+// after the other, and not transposed on the way: there are not registers enough for more.
 template <int order, bool correlate, class T, class In, class Out>
 [[gnu::noinline]] void backward_in_place(T* g, In x, Out y, int count, const double* b, const double* a, double* v,
                                          double* gb, double* ga) {
@@ -190,7 +208,7 @@ void backward_tile(T* g, In x, Out y, int count, const double* b, const double* 
                    bool unrounded, Put put) {
   static_assert(!once || std::is_same_v<T, double>);
   if constexpr (!once) {
-    if (order <= 2 || unrounded) {
+    if (unrounded) {
       LaneBackward<order, correlate> low(b, a, v, 0), high(b, a, v, width);
       put([&](int i) { return Pair{low.step(i, g, x, y), high.step(i, g, x, y)}; });
       low.finish(v, gb, ga);

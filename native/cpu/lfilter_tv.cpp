@@ -49,18 +49,16 @@ Algorithm chosen(Algorithm asked, std::int64_t rows, std::int64_t samples, int o
   return takes<Sample>(best, order) ? best : Algorithm::blocks;
 }
 
-// How long a segment is, at most, for tiles of T: drive and coefficients lie in the first cache. Not a power of two:
-// the segments' rows would fall on few sets of it.
-template <class T>
-inline constexpr int segment_samples = sizeof(T) == sizeof(float) ? 112 : 56;
+// How long a segment is, at most, for tiles of T: the tiles, and the memory that they come from, go to and come from
+// next, lie in the first cache. Whole squares of a transpose.
+template <class T, bool reversed>
+inline constexpr int segment_samples = (reversed ? 48 : 80) / static_cast<int>(sizeof(T) / sizeof(float));
 
 // How long segments of so many samples are; 0: too few samples to cut.
-template <class T>
+template <class T, bool reversed>
 int segment_in(std::int64_t samples) {
-  constexpr int least = 8;
-  return samples >= lanes * segment_samples<T> ? segment_samples<T>
-         : samples >= lanes * least            ? static_cast<int>(samples / lanes)
-                                               : 0;
+  constexpr int least = 8, longest = segment_samples<T, reversed>;
+  return samples >= lanes * longest ? longest : samples >= lanes * least ? static_cast<int>(samples / lanes) : 0;
 }
 
 // Samples of rows in lanes at once, for coefficients that many a sample.
@@ -79,6 +77,23 @@ TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
   for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(sizeof(T)); i += line)
     __builtin_prefetch(bytes + i, to_write, 2);
 }
+
+// Fetches a stretch of memory into the first cache, in its order, some bytes at a call: tiles are read in many streams,
+// which the machine does not foresee, in bursts, which it could not fetch at once.
+class Fetch {
+ public:
+  TORCH_IIR_INLINE explicit Fetch(const void* from) : at_(static_cast<const char*>(from)) {}
+  template <int bytes, bool to_write = false>
+  TORCH_IIR_INLINE void next() {
+    constexpr int line = 64;
+#pragma GCC unroll 4
+    for (int i = 0; i < bytes; i += line) __builtin_prefetch(at_ + i, to_write, 3);
+    at_ += bytes;
+  }
+
+ private:
+  const char* at_;
+};
 
 // Tiles hold floats where drive and coefficients are floats and lie in memory as they are wanted; else doubles.
 template <class Sample, class Coefficient>
@@ -417,7 +432,9 @@ class Forward {
 
   template <int order, bool divided, class T>
   bool segments(std::int64_t row, const RowOfTaps<Coefficient>& a) {
-    constexpr int length = order + divided, longest = segment_samples<T>, tile = longest * lanes;
+    constexpr int length = order + divided, longest = segment_samples<T, false>, tile = longest * lanes;
+    constexpr int row_bytes = lanes * static_cast<int>(sizeof(T));  // a row of a tile, and as many samples in memory
+    constexpr int passes = lanes / LaneTile<order, false, divided, T>::lanes_at_once;
     const bool in_place = a.packed();  // else rows of doubles come in between
     Chunks chunks(*this, false);
     Drive<Sample, Coefficient, double> drive(lag_, b_length_, longest);
@@ -442,31 +459,41 @@ class Forward {
     const State* zx = f_.zx ? f_.zx.row(f_.batch, row) : nullptr;
     std::int64_t t = 0;
     bool nonzero = true;
-    while (const int count = segment_in<T>(f_.samples - t)) {
+    while (const int count = segment_in<T, false>(f_.samples - t)) {
       const LaneTile<order, false, divided, T> lane_tile{in, taps, inverse, count};
-      const auto load = [&](T* to, const auto* from, std::int64_t step, std::int64_t segment, int values, auto ahead) {
+      const auto load = [&](T* to, const auto* from, std::int64_t step, std::int64_t segment, int values, auto fetch) {
         std::remove_reference_t<decltype(from)> rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = from + lane * segment;
-        load_tile<false, ahead.value>(to, rows, step, values);
+        load_tile(to, rows, step, values, fetch);
       };
+      const std::int64_t here = lanes * count, next = f_.samples - t < 2 * here ? t : t + here;
+      Fetch fetch_y(y + t * f_.y.step), fetch_x(x + next * f_.x.step),
+          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows);
       if (f_.b) {
         for (int lane = 0; lane < lanes; ++lane)
           drive.read(b, x, f_.x.step, zx, f_.zx.step, t + lane * count, count, in_rows + lane * count);
-        if constexpr (!std::is_same_v<T, float>) load(in, in_rows, 1, count, count, Number<0>{});
+        if constexpr (!std::is_same_v<T, float>) load(in, in_rows, 1, count, count, Nothing{});
       } else {
-        load(in, x + t * f_.x.step, f_.x.step, count * f_.x.step, count, Number<tile>{});
+        load(in, x + t * f_.x.step, f_.x.step, count * f_.x.step, count,
+             [&](int) TORCH_IIR_INLINE_LAMBDA { fetch_y.template next<row_bytes, true>(); });
       }
       if (in_place) {
-        load(taps, a.data + t * length, 1, count * length, count * length, Number<tile * length>{});
+        load(taps, a.data + t * length, 1, count * length, count * length, Nothing{});
       } else {
         a.read(t, lanes * count, tap_rows, length);
-        if constexpr (!std::is_same_v<T, float>) load(taps, tap_rows, 1, count * length, count * length, Number<0>{});
+        if constexpr (!std::is_same_v<T, float>) load(taps, tap_rows, 1, count * length, count * length, Nothing{});
       }
       nonzero &= lane_tile.invert();
-      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry)) {
+      const auto fetch_taps = [&]() TORCH_IIR_INLINE_LAMBDA { fetch_a.template next<row_bytes * length / passes>(); };
+      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry, fetch_taps)) {
         Sample* rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = y + (t + lane * count) * f_.y.step;
-        lane_tile.run(entry, [&](auto produce) { store_rows<false, tile>(rows, lanes, f_.y.step, count, produce); });
+        lane_tile.run(entry, [&](auto produce) {
+          store_rows(rows, lanes, f_.y.step, count, [&](int i) TORCH_IIR_INLINE_LAMBDA {
+            fetch_x.template next<row_bytes>();
+            return produce(i);
+          });
+        });
       } else {  // what is not finite reaches no sample before it, and powers may overflow where the signal does not
         nonzero &= chunks.run(row, t, t + lanes * count, state);
       }
@@ -717,6 +744,23 @@ class Backward {
       }
     }
 
+    // Where the gradients of a row are v itself, and −v times neighbours of y: they need no copies, nor v reversed.
+    bool in_order(const Row& row) const {
+      return std::is_same_v<State, double> && row.b.data == nullptr && row.gx_sums == nullptr && f_.y.step == 1 &&
+             (row.gx == nullptr || f_.gx.step == 1) && (!row.ga || row.ga.packed());
+    }
+    // v in the order of time.
+    void spend_in_order(const Row& row, std::int64_t t, int count, const State* v) const {
+      if (row.gx != nullptr) write_samples(row.gx + t, 1, v, count);
+      if (!row.ga) return;
+      int i = 0;
+      for (; i < count && t + i < order_; ++i) {
+        read_past(y_past_, row.y, 1, t + i, row.zi, f_.zi.step, order_);
+        for (int k = 0; k < order_; ++k) write(row.ga.rows[(t + i) * order_ + k], -(v[i] * conjugate(y_past_[k])));
+      }
+      row.ga.put_in_order(t + i, count - i, v + i, row.y + t + i - 1);
+    }
+
    private:
     void spend_chunk(const Row& row, std::int64_t t, int count, const State* v, State* owed) const {
       const std::int64_t last = t + count - 1;
@@ -956,7 +1000,9 @@ class Backward {
 
   template <int order, bool divided, class T>
   bool segments(const Row& row) {
-    constexpr int length = order + divided, longest = segment_samples<T>, tile = longest * lanes;
+    constexpr int length = order + divided, longest = segment_samples<T, true>, tile = longest * lanes;
+    constexpr int row_bytes = lanes * static_cast<int>(sizeof(T));  // as above
+    constexpr int passes = lanes / LaneTile<order, true, divided, T>::lanes_at_once;
     const RowOfTaps<Coefficient>& a = row.a;
     const bool in_place = a.packed();
     Chunks chunks(*this, false);
@@ -977,32 +1023,52 @@ class Backward {
     read_state(f_.gzf, f_.batch, row.number, order, state);
     std::int64_t end = f_.samples;
     bool nonzero = true;
-    while (const int count = segment_in<T>(end)) {  // lane 0 is the last in time
+    while (const int count = segment_in<T, true>(end)) {  // lane 0 is the last in time
       const LaneTile<order, true, divided, T> lane_tile{g, taps, inverse, count};
       const auto load = [&](T* to, const auto* behind, std::int64_t step, std::int64_t segment, int values,
-                            auto ahead) {
+                            auto fetch) {
         std::remove_reference_t<decltype(behind)> rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = behind - (lane + 1) * segment;
-        load_tile<true, ahead.value>(to, rows, step, values);
+        load_tile<true>(to, rows, step, values, fetch);
       };
+      const std::int64_t here = lanes * count, t = end - here, next = t < here ? t : t - here;
+      Fetch fetch_g(row.gy != nullptr ? static_cast<const void*>(row.gy + next * f_.gy.step) : g),
+          fetch_y(row.y != nullptr ? static_cast<const void*>(row.y + t * f_.y.step) : v),
+          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows),
+          fetch_gx(row.gx != nullptr ? static_cast<const void*>(row.gx + t * f_.gx.step) : v);
       if (row.gy != nullptr) {
-        load(g, row.gy + end * f_.gy.step, f_.gy.step, count * f_.gy.step, count, Number<-tile>{});
+        load(g, row.gy + end * f_.gy.step, f_.gy.step, count * f_.gy.step, count,
+             [&](int) TORCH_IIR_INLINE_LAMBDA { fetch_gx.template next<row_bytes, true>(); });
       } else {
         std::memset(static_cast<void*>(g), 0, sizeof(T) * count * lanes);
       }
       if (in_place) {
-        load(taps, a.data + end * length, 1, count * length, count * length, Number<-tile * length>{});
+        load(taps, a.data + end * length, 1, count * length, count * length, [&](int i) TORCH_IIR_INLINE_LAMBDA {
+          if (i % length == 0) fetch_y.template next<row_bytes>();
+        });
       } else {
-        a.read(end - lanes * count, lanes * count, tap_rows, length);
+        a.read(t, lanes * count, tap_rows, length);
         if constexpr (!std::is_same_v<T, float>)
-          load(taps, tap_rows + lanes * count * length, 1, count * length, count * length, Number<0>{});
+          load(taps, tap_rows + lanes * count * length, 1, count * length, count * length, Nothing{});
       }
       nonzero &= lane_tile.invert();
-      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry)) {
+      const auto fetch_taps = [&]() TORCH_IIR_INLINE_LAMBDA { fetch_a.template next<row_bytes * length / passes>(); };
+      if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry, fetch_taps)) {
+        const bool in_order = chunks.spending().in_order(row);
         double* rows[lanes];
-        for (int lane = 0; lane < lanes; ++lane) rows[lane] = v + lane * count;
-        lane_tile.run(entry, [&](auto produce) { store_rows(rows, lanes, 1, count, produce); });
-        chunks.spending().spend(row, end - lanes * count, lanes * count, v, owed);
+        for (int lane = 0; lane < lanes; ++lane) rows[lane] = v + (in_order ? lanes - 1 - lane : lane) * count;
+        lane_tile.run(entry, [&](auto produce) {
+          const auto fetching = [&](int i) TORCH_IIR_INLINE_LAMBDA {
+            fetch_g.template next<row_bytes>();
+            return produce(i);
+          };
+          in_order ? store_rows<true>(rows, lanes, 1, count, fetching) : store_rows(rows, lanes, 1, count, fetching);
+        });
+        if (in_order) {
+          chunks.spending().spend_in_order(row, t, lanes * count, v);
+        } else {
+          chunks.spending().spend(row, t, lanes * count, v, owed);
+        }
       } else {
         nonzero &= chunks.run(row, end - lanes * count, end, state, owed);
       }

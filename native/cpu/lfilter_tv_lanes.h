@@ -25,33 +25,82 @@ TORCH_IIR_INLINE constexpr int place(int k, int length, int order) {
   return reversed ? order - k : k - (order + 1 - length);
 }
 
-// The recurrence in `width` lanes, with the state in registers. Forwards it takes the drive and gives y, backwards the
-// gradient of y and v. With `divided`, the coefficients begin with a[0], whose inverse is given.
-template <int order, bool reversed, bool divided>
-struct LaneState {
-  static constexpr int length = order + divided;
-  Doubles z[order];
+// The value itself, in a register: for the compiler, no conversion that it might do again at the next use.
+TORCH_IIR_INLINE Doubles kept(Doubles value) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
 
-  template <class T>
-  TORCH_IIR_INLINE Doubles step(Doubles in, const T* taps, Doubles inverse = Doubles{}) {
-    const auto a = [&](int k) { return load_doubles(taps + place<reversed>(k, length, order) * lanes); };
-    Doubles out = in;
-    if constexpr (reversed) {
-      out += z[0];
-      if constexpr (divided) out *= inverse;
+// The recurrence in `width` lanes, with the state in registers. Forwards it takes the drive and gives y, backwards the
+// gradient of y and v. With `divided`, the coefficients begin with a[0], whose inverse is given. From one output to the
+// next the chain is a single multiply-add (and the division).
+template <int order, bool reversed, bool divided>
+class LaneState {
+ public:
+  static constexpr int length = order + divided;
+
+  // z(k) is number k of the state.
+  template <class Z>
+  TORCH_IIR_INLINE explicit LaneState(Z z) {
+    if constexpr (reversed) v_ = everywhere(-1);
 #pragma GCC unroll 2
-      for (int k = 1; k < order; ++k) z[k - 1] = z[k] - a(k) * out;
-      z[order - 1] = -(a(order) * out);
+    for (int k = 0; k < order; ++k) {
+      z_[k] = reversed ? Doubles{} : z(k);
+      if constexpr (reversed) a_[k] = z(k);
+    }
+  }
+  // The state whose number j is 1; at rest for j = order. All of them begin with the same coefficients, so that they
+  // share registers.
+  TORCH_IIR_INLINE static LaneState unit(int j) {
+    LaneState state([](int) { return Doubles{}; });
+    if constexpr (reversed) state.v_ = everywhere(j == order - 1 ? -1 : 0);
+#pragma GCC unroll 2
+    for (int k = 0; k < order; ++k) {
+      const bool last = reversed && k == order - 1;
+      state.z_[k] = everywhere(k == j && !last ? 1 : 0);
+      if constexpr (reversed) state.a_[k] = everywhere(last ? 1 : 0);
+    }
+    return state;
+  }
+  TORCH_IIR_INLINE Doubles z(int k) const {
+    if constexpr (reversed) return z_[k] - a_[k] * v_;
+    return z_[k];
+  }
+
+  // `in` is Doubles, or Nothing.
+  template <class In, class T>
+  TORCH_IIR_INLINE Doubles step(In in, const T* taps, Doubles inverse = Doubles{}) {
+    constexpr bool driven = std::is_same_v<In, Doubles>;
+    const auto a = [&](int k) { return load_doubles(taps + place<reversed>(k, length, order) * lanes); };
+    Doubles out{};
+    if constexpr (driven) out = in;
+    if constexpr (reversed) {
+      if constexpr (order > 1) out = driven ? out + z_[0] : z_[0];
+      out -= a_[0] * v_;
+#pragma GCC unroll 2
+      for (int k = 1; k < order; ++k) z_[k - 1] = z_[k] - a_[k] * v_;
+      if constexpr (divided) out *= inverse;
+      v_ = out;
+#pragma GCC unroll 2
+      for (int k = 0; k < order; ++k) a_[k] = kept(a(k + 1));
     } else {
 #pragma GCC unroll 2
-      for (int k = order; k >= 1; --k) out -= a(k) * z[k - 1];
+      for (int k = order; k >= 1; --k) out -= a(k) * z_[k - 1];
       if constexpr (divided) out *= inverse;
 #pragma GCC unroll 2
-      for (int k = order - 1; k >= 1; --k) z[k] = z[k - 1];
-      z[0] = out;
+      for (int k = order - 1; k >= 1; --k) z_[k] = z_[k - 1];
+      z_[0] = out;
     }
     return out;
   }
+
+ private:
+  // Forwards the past outputs. Backwards what is pending but for the products of the last v with its coefficients,
+  // which are still to be subtracted; the last of z_ is 0 then.
+  Doubles z_[order];
+  Doubles v_, a_[order];
 };
 
 // inverse[i][lane] = 1/a[0]; `taps` points to the first a[0]. False if one of them is 0.
@@ -80,7 +129,8 @@ struct LaneTile {
   double* inverse;  // [count][lanes]
   int count;
 
-  TORCH_IIR_INLINE Doubles step(State& state, int i, int lane, Doubles in) const {
+  template <class In>
+  TORCH_IIR_INLINE Doubles step(State& state, int i, int lane, In in) const {
     const T* row = taps + i * length * lanes + lane;
     if constexpr (divided) {
       return state.step(in, row, load_doubles(inverse + i * lanes + lane));
@@ -97,40 +147,64 @@ struct LaneTile {
   // From the states [order][lanes], which move to the end; put(produce) takes the outputs.
   template <class Put>
   void run(double* states, Put put) const {
-    State low, high;
-#pragma GCC unroll 2
-    for (int k = 0; k < order; ++k) {
-      low.z[k] = load_doubles(states + k * lanes);
-      high.z[k] = load_doubles(states + k * lanes + width);
-    }
+    State low([&](int k) { return load_doubles(states + k * lanes); });
+    State high([&](int k) { return load_doubles(states + k * lanes + width); });
     put([&](int i) { return Pair{step(low, i, 0, input(i, 0)), step(high, i, width, input(i, width))}; });
 #pragma GCC unroll 2
-    for (int k = 0; k < order; ++k) store_pair(states + k * lanes, {low.z[k], high.z[k]});
+    for (int k = 0; k < order; ++k) store_pair(states + k * lanes, {low.z(k), high.z(k)});
   }
 
-  // ends[j][lane]: the state that the drive leaves at rest; powers[i][j][lane]: H.
-  void respond(double* ends, double* powers) const {
-    for (int lane = 0; lane < lanes; lane += width) {
-      State driven, unit[order];
-#pragma GCC unroll 2
-      for (int j = 0; j < order; ++j) {
-        driven.z[j] = Doubles{};
-#pragma GCC unroll 2
-        for (int i = 0; i < order; ++i) unit[j].z[i] = everywhere(i == j ? 1.0 : 0.0);
-      }
+  static constexpr int lanes_at_once = vector_bytes == 64 ? lanes : width;  // with 32 registers, and with 16
+
+  // ends[j][lane]: the state that the drive leaves at rest; powers[i][j][lane]: H. meanwhile() is called `count` times
+  // for every lanes_at_once lanes.
+  template <class Meanwhile>
+  void respond(double* ends, double* powers, Meanwhile meanwhile) const {
+    if constexpr (lanes_at_once == lanes) {
+      Response low(*this, 0), high(*this, width);
       for (int i = 0; i < count; ++i) {
-        step(driven, i, lane, input(i, lane));
-#pragma GCC unroll 2
-        for (int j = 0; j < order; ++j) step(unit[j], i, lane, Doubles{});
+        low.step(i);
+        high.step(i);
+        meanwhile();
       }
-#pragma GCC unroll 2
-      for (int i = 0; i < order; ++i) {
-        store_doubles(ends + i * lanes + lane, driven.z[i]);
-#pragma GCC unroll 2
-        for (int j = 0; j < order; ++j) store_doubles(powers + (i * order + j) * lanes + lane, unit[j].z[i]);
+      low.finish(ends, powers);
+      high.finish(ends, powers);
+    } else {
+      for (int lane = 0; lane < lanes; lane += width) {
+        Response response(*this, lane);
+        for (int i = 0; i < count; ++i) {
+          response.step(i);
+          meanwhile();
+        }
+        response.finish(ends, powers);
       }
     }
   }
+
+ private:
+  class Response {
+   public:
+    TORCH_IIR_INLINE Response(const LaneTile& tile, int lane)
+        : tile_(tile), lane_(lane), driven_(State::unit(order)), first_(State::unit(0)), second_(State::unit(1)) {}
+    TORCH_IIR_INLINE void step(int i) {
+      tile_.step(driven_, i, lane_, tile_.input(i, lane_));
+      tile_.step(first_, i, lane_, Nothing{});
+      if constexpr (order == 2) tile_.step(second_, i, lane_, Nothing{});
+    }
+    TORCH_IIR_INLINE void finish(double* ends, double* powers) const {
+#pragma GCC unroll 2
+      for (int i = 0; i < order; ++i) {
+        store_doubles(ends + i * lanes + lane_, driven_.z(i));
+        store_doubles(powers + i * order * lanes + lane_, first_.z(i));
+        if constexpr (order == 2) store_doubles(powers + (i * order + 1) * lanes + lane_, second_.z(i));
+      }
+    }
+
+   private:
+    const LaneTile& tile_;
+    int lane_;
+    State driven_, first_, second_;
+  };
 };
 
 // entry[i][lane] = the state with which lane begins, from `state` before the first; that moves behind the last.
@@ -171,14 +245,15 @@ void correct_lanes(const double* reached, const double* powers, double* state, d
 }
 
 // entry[i][lane] = the state with which each lane begins, from `state` before the first, which moves behind the last.
-// `exactly`: what the scan lost is made up for. False, with nothing moved, where a state is not finite.
-template <bool exactly, class LaneTile>
-bool enter_lanes(const LaneTile& tile, double* state, double* entry) {
+// `exactly`: what the scan lost is made up for. False, with nothing moved, where a state is not finite. meanwhile() as
+// in LaneTile::respond.
+template <bool exactly, class LaneTile, class Meanwhile>
+bool enter_lanes(const LaneTile& tile, double* state, double* entry, Meanwhile meanwhile) {
   constexpr int order = LaneTile::states;
   alignas(64) double ends[order * lanes], powers[order * order * lanes];
   double last[order];
   for (int k = 0; k < order; ++k) last[k] = state[k];
-  tile.respond(ends, powers);
+  tile.respond(ends, powers, meanwhile);
   scan_lanes<order>(ends, powers, last, entry);
   if constexpr (exactly) {
     alignas(64) double reached[order * lanes];

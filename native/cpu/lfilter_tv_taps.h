@@ -105,6 +105,29 @@ struct TapsGradient {
 
   explicit operator bool() const { return rows != nullptr || sums != nullptr; }
 
+  // One or two coefficients a sample, from lag 1 on, that lie one behind the other, and nothing else adds to them.
+  bool packed() const { return rows != nullptr && step == 1 && down == length && length <= 2 && first == 1; }
+  // Their gradients for t, t + 1, …: −v[i] past[i − k], past[0] being the sample before t.
+  template <class Sample>
+  void put_in_order(std::int64_t t, int count, const State* v, const Sample* past) const {
+    const int taps = length;
+    Coefficient* to = rows + t * taps;
+    int i = 0;
+    if constexpr (plain_double<Coefficient, State> && plain_double<Sample, State>) {
+      for (; i + width <= count; i += width) {
+        const Doubles now = -load_doubles(v + i), p = now * load_doubles(past + i);
+        if (taps == 1) {
+          store_doubles(to + i, p);
+        } else {
+          store_pairs<InPairs>(to + 2 * i, p, now * load_doubles(past + i - 1));
+        }
+      }
+    }
+    for (; i < count; ++i) {
+      for (int k = 0; k < taps; ++k) write(to[i * taps + k], -(v[i] * conjugate(read(past[i - k]))));
+    }
+  }
+
   // Gradient of sample t, lag first + k: v[s] conj(past[s + first + k]), for t = last − s and s < count.
   void put(std::int64_t last, int count, const State* v, const State* past) const {
     past += first;
@@ -162,28 +185,34 @@ struct TapsGradient {
         store_doubles(to, permute<Backwards>(p, p, std::make_index_sequence<width>{}));
       } else {
         const Doubles q = now * load_doubles(past + s + 1);
-        store_pairs(to, p, q);
+        store_pairs<BackwardsInPairs>(to, p, q);
       }
     }
     return s;
   }
   template <int half>
+  struct InPairs {
+    static constexpr int of(int i) { return (i % 2) * width + (half * width + i) / 2; }
+  };
+  template <int half>
   struct BackwardsInPairs {
     static constexpr int of(int i) { return (i % 2) * width + width - 1 - (half * width + i) / 2; }
   };
+  template <template <int> class Order>
   static void store_pairs(double* to, Doubles p, Doubles q) {
     constexpr auto all = std::make_index_sequence<width>{};
-    store_doubles(to, permute<BackwardsInPairs<0>>(p, q, all));
-    store_doubles(to + width, permute<BackwardsInPairs<1>>(p, q, all));
+    store_doubles(to, permute<Order<0>>(p, q, all));
+    store_doubles(to + width, permute<Order<1>>(p, q, all));
   }
+  template <template <int> class Order>
   static void store_pairs(float* to, Doubles p, Doubles q) {
     using Some = Vector<float, width>;
-    store(to, interleaved(__builtin_convertvector(p, Some), __builtin_convertvector(q, Some),
-                          std::make_index_sequence<lanes>{}));
+    store(to, interleaved<Order<0>>(__builtin_convertvector(p, Some), __builtin_convertvector(q, Some),
+                                    std::make_index_sequence<lanes>{}));
   }
-  template <class V, std::size_t... i>
+  template <class Order, class V, std::size_t... i>
   static Floats interleaved(V p, V q, std::index_sequence<i...>) {
-    return __builtin_shufflevector(p, q, BackwardsInPairs<0>::of(static_cast<int>(i))...);
+    return __builtin_shufflevector(p, q, Order::of(static_cast<int>(i))...);
   }
 };
 

@@ -40,7 +40,15 @@ inline constexpr int lanes = 2 * width;                                        /
 using Doubles = Vector<double, width>;
 using Floats = Vector<float, lanes>;
 
+// Whether there are 32 vector registers, or 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr bool many_registers = true;
+#else
+inline constexpr bool many_registers = false;
+#endif
+
 #define TORCH_IIR_INLINE __attribute__((always_inline)) inline
+#define TORCH_IIR_INLINE_LAMBDA __attribute__((always_inline))
 
 // Constants that a generic lambda can take.
 template <bool b>
@@ -90,6 +98,32 @@ TORCH_IIR_INLINE double sum(Doubles v) {
   double total = 0;
   for (int i = 0; i < width; ++i) total += v[i];
   return total;
+}
+
+// p q + r, rounded once; and p q, rounded and not merged into a sum. For numbers and vectors up to a register's size.
+template <class T>
+TORCH_IIR_INLINE T multiply_add(T p, T q, T r) {
+  if constexpr (std::is_same_v<T, double>) {
+    return __builtin_fma(p, q, r);
+  } else {
+#if defined(__FMA__) || defined(__aarch64__)
+    return p * q + r;  // merged, since the kernels are compiled with -ffp-contract=fast
+#else
+    T result;
+    for (std::size_t i = 0; i < sizeof(T) / sizeof(double); ++i) result[i] = __builtin_fma(p[i], q[i], r[i]);
+    return result;
+#endif
+  }
+}
+template <class T>
+TORCH_IIR_INLINE T rounded_product(T p, T q) {
+  T product = p * q;
+#if defined(__x86_64__)
+  asm("" : "+v"(product));
+#elif defined(__aarch64__)
+  asm("" : "+w"(product));
+#endif
+  return product;
 }
 
 // Every value is finite.
@@ -391,20 +425,21 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
     if (step == 1) {
       constexpr int squares = lanes / S::n, steps = squares * (S::groups + S::group);
       const int strips = count / S::n;
-      for (int strip = 0; strip <= strips; ++strip) {
+      // Strip `strip` is loaded and the one before it consumed.
+      const auto advance = [&](int strip, auto loads, auto consumes) TORCH_IIR_INLINE_LAMBDA {
         typename S::V v[S::n] = {};
         const int t = reversed ? count - (strip + 1) * S::n : strip * S::n;
         T* to = tile + strip * S::n * lanes;
 #pragma GCC unroll 16
         for (int s = 0; s < steps; ++s) {
           const int q = s / (S::groups + S::group), piece = s % (S::groups + S::group);
-          if (strip < strips) {
+          if constexpr (loads.value) {
             if (piece < S::groups) {
 #pragma GCC unroll 4
               for (int i = 0; i < S::group; ++i) {
                 const Sample* from = rows[q * S::n + piece * S::group + i] + t;
                 v[piece * S::group + i] = load<typename S::V>(from);
-                if constexpr (ahead != 0) __builtin_prefetch(from + ahead, 0, 2);
+                if constexpr (ahead != 0) __builtin_prefetch(from + ahead, 0, 3);
               }
               S::within_groups(v + piece * S::group);
             } else {
@@ -416,11 +451,16 @@ void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, i
               }
             }
           }
-          if (strip > 0) {  // the strip before
+          if constexpr (consumes.value) {
 #pragma GCC unroll 16
             for (int i = s * S::n / steps; i < (s + 1) * S::n / steps; ++i) consume((strip - 1) * S::n + i);
           }
         }
+      };
+      if (strips > 0) {
+        advance(0, Choice<true>{}, Choice<false>{});
+        for (int strip = 1; strip < strips; ++strip) advance(strip, Choice<true>{}, Choice<true>{});
+        advance(strips, Choice<false>{}, Choice<true>{});
       }
       row = strips * S::n;
     } else if (adjacent(rows)) {
@@ -451,47 +491,32 @@ void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int c
   if constexpr (plain<Sample>) {
     using S = Square<Sample>;
     if (step == 1) {
-      constexpr int squares = lanes / S::n, pieces = S::group * squares / S::groups;
-      alignas(64) Sample between[2][squares][S::n * S::n];
+      constexpr int squares = lanes / S::n;
       const int strips = count / S::n;
-      for (int strip = 0; strip <= strips; ++strip) {
-#pragma GCC unroll 4
-        for (int s = 0; s < S::groups; ++s) {
-          if (strip < strips) {
-            typename S::V v[squares][S::group];
-#pragma GCC unroll 4
-            for (int i = 0; i < S::group; ++i) {
-              const Pair value = produce(strip * S::n + s * S::group + i);
+      for (int strip = 0; strip < strips; ++strip) {
+        typename S::V v[squares][S::n];
+#pragma GCC unroll 16
+        for (int i = 0; i < S::n; ++i) {
+          const Pair value = produce(strip * S::n + i);
 #pragma GCC unroll 2
-              for (int q = 0; q < squares; ++q) v[q][reversed ? S::group - 1 - i : i] = narrowed(value, Sample{}, q);
-            }
+          for (int q = 0; q < squares; ++q) v[q][reversed ? S::n - 1 - i : i] = narrowed(value, Sample{}, q);
+          if ((i + 1) % S::group == 0) {
 #pragma GCC unroll 2
-            for (int q = 0; q < squares; ++q) {
-              S::within_groups(v[q]);
-#pragma GCC unroll 4
-              for (int i = 0; i < S::group; ++i) {
-                store(between[strip % 2][q] + ((reversed ? S::groups - 1 - s : s) * S::group + i) * S::n, v[q][i]);
-              }
-            }
+            for (int q = 0; q < squares; ++q) S::within_groups(v[q] + (reversed ? S::n - 1 - i : i + 1 - S::group));
           }
-          if (strip > 0) {  // the strip before
-            const int t = reversed ? count - strip * S::n : (strip - 1) * S::n;
+        }
+        const int t = reversed ? count - (strip + 1) * S::n : strip * S::n;
+#pragma GCC unroll 2
+        for (int q = 0; q < squares; ++q) {
 #pragma GCC unroll 4
-            for (int piece = s * pieces; piece < (s + 1) * pieces; ++piece) {
-              const int q = piece / S::group, i = piece % S::group;
-              typename S::V v[S::groups * S::group];  // v[0], v[group], … are used
+          for (int i = 0; i < S::group; ++i) {
+            S::among_groups(v[q] + i);
 #pragma GCC unroll 4
-              for (int g = 0; g < S::groups; ++g) {
-                v[g * S::group] = load<typename S::V>(between[(strip + 1) % 2][q] + (g * S::group + i) * S::n);
-              }
-              S::among_groups(v);
-#pragma GCC unroll 4
-              for (int g = 0; g < S::groups; ++g) {
-                const int lane = q * S::n + g * S::group + i;
-                if (lane < used) {
-                  store(rows[lane] + t, v[g * S::group]);
-                  if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1, 2);
-                }
+            for (int g = 0; g < S::groups; ++g) {
+              const int lane = q * S::n + g * S::group + i;
+              if (lane < used) {
+                store(rows[lane] + t, v[q][g * S::group + i]);
+                if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1, 3);
               }
             }
           }

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lfilter_direct.h"
+#include "lfilter_segments.h"
 #include "lfilter_tiles.h"
 #include "rows.h"
 #include "scratch.h"
@@ -21,11 +22,11 @@ Status lfilter(const LFilter<BFloat16>&, Algorithm, const Context&) noexcept;
 
 namespace {
 
-inline constexpr int order = 2;            // of a section
-inline constexpr int coefficients = 6;     // of a section
-inline constexpr int stretch = 512;        // samples of a row between which its states are looked at
-inline constexpr int tile_rows = 64;       // the same for rows in lanes
-inline constexpr int ahead_in_rows = 128;  // samples by which rows are fetched into the cache
+inline constexpr int order = 2;           // of a section
+inline constexpr int coefficients = 6;    // of a section
+inline constexpr int stretch = 512;       // samples of a row between which its states are looked at
+inline constexpr int tile_rows = 64;      // the same for rows in lanes
+inline constexpr int ahead_in_rows = 64;  // samples by which rows are fetched into the cache
 
 // The coefficients of a section divided by its a0.
 template <class State>
@@ -82,6 +83,29 @@ void write_states(const Batch& batch, const Matrices<State>& states, std::int64_
   }
 }
 
+// The same for states times scale[s * apart], z[(s * order + k) * apart]. Null: 1.
+template <class State>
+void read_scaled(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, double* z,
+                 const double* scale, int apart) {
+  const State* from = states ? states.row(batch, row) : nullptr;
+  for (int s = 0; s < sections; ++s) {
+    for (int k = 0; k < order; ++k) {
+      z[(s * order + k) * apart] =
+          from != nullptr ? from[s * states.down + k * states.step] * (scale != nullptr ? scale[s * apart] : 1) : 0;
+    }
+  }
+}
+template <class State>
+void write_scaled(const Batch& batch, const Matrices<State>& states, std::int64_t row, int sections, const double* z,
+                  const double* scale, int apart) {
+  if (!states) return;
+  State* to = states.row(batch, row);
+  for (int s = 0; s < sections; ++s) {
+    for (int k = 0; k < order; ++k)
+      to[s * states.down + k * states.step] = z[(s * order + k) * apart] / scale[s * apart];
+  }
+}
+
 // Moves the gains b[0] of all sections but the first into the first, where they are numbers that allow it: the others
 // then cost a multiplication less. The states of section s are then scale[s] times what they were.
 void make_monic(Section<double>* section, int sections, double* scale) {
@@ -107,10 +131,10 @@ void make_monic(Section<double>* section, int sections, double* scale) {
 }
 
 template <class State>
-bool takes(Algorithm algorithm, int sections) {
+bool takes(Algorithm algorithm) {
   if (algorithm == Algorithm::direct) return true;
-  return std::is_same_v<State, double> && (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront ||
-                                           (algorithm == Algorithm::segments && sections == 1));
+  return std::is_same_v<State, double> &&
+         (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront || algorithm == Algorithm::segments);
 }
 
 // ---- rows in lanes -------------------------------------------------------------------------------------------
@@ -151,44 +175,49 @@ class TileCascade {
   const double* b_of(int s) const { return b_ + s * size; }
   const double* a_of(int s) const { return a_ + s * size; }
 
-  // A tile through section s; put(produce) is called once, and takes the outputs from produce(0), produce(1), ….
-  template <class Put>
-  TORCH_IIR_INLINE void filter(int s, const double* from, double* z, Put put) const {
-    const auto run = [&](auto filter) {
-      put([&](int t) __attribute__((always_inline)) { return filter.step(load_pair(from + t * lanes)); });
-      filter.finish(z + s * order * lanes);
-    };
-    const double* state = z + s * order * lanes;
-    if (monic_[s]) {
-      run(TileFilter<order, true>(b_of(s), a_of(s), state));
-    } else {
-      run(TileFilter<order>(b_of(s), a_of(s), state));
-    }
-  }
-  // To another tile, or in place.
+  // A tile through section s, to another tile or in place.
   void filter(int s, const double* from, double* to, int count, double* z) const {
-    filter(s, from, z, [&](auto produce) {
-      for (int t = 0; t < count; ++t) store_pair(to + t * lanes, produce(t));
-    });
+    monic_[s] ? pass(from, to, count, make<true>(s, z)) : pass(from, to, count, make<false>(s, z));
+  }
+  // In place through section s, and through the next one, too, where that saves the way through memory. Returns through
+  // how many.
+  int filter_some(int s, double* tile, int count, double* z) const {
+    if (s + 1 == sections_ || !monic_[s + 1]) {
+      filter(s, tile, tile, count, z);
+      return 1;
+    }
+    monic_[s] ? pass(tile, tile, count, make<true>(s, z), make<true>(s + 1, z))
+              : pass(tile, tile, count, make<false>(s, z), make<true>(s + 1, z));
+    return 2;
   }
 
  private:
+  // A section with its states, which it writes back.
+  template <bool monic>
+  struct Stage {
+    TileFilter<order, monic> filter;
+    double* z;
+  };
+  template <bool monic>
+  TORCH_IIR_INLINE Stage<monic> make(int s, double* z) const {
+    double* const own = z + s * order * lanes;
+    return {TileFilter<order, monic>(b_of(s), a_of(s), own), own};
+  }
+  template <class... Stages>
+  TORCH_IIR_INLINE static void pass(const double* from, double* to, int count, Stages... stage) {
+    for (int t = 0; t < count; ++t) {
+      Pair value = load_pair(from + t * lanes);
+      ((value = stage.filter.step(value)), ...);
+      store_pair(to + t * lanes, value);
+    }
+    (stage.filter.finish(stage.z), ...);
+  }
+
   static constexpr int size = (order + 1) * lanes;
   int sections_;
   double *b_, *a_;
   bool* monic_;
 };
-
-template <class State>
-void states_of_lane(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, int lane,
-                    const double* scale, double* z) {
-  const State* from = states ? states.row(batch, row) : nullptr;
-  for (int s = 0; s < sections; ++s) {
-    for (int k = 0; k < order; ++k)
-      z[(s * order + k) * lanes + lane] =
-          from != nullptr ? from[s * states.down + k * states.step] * (scale != nullptr ? scale[s] : 1) : 0;
-  }
-}
 
 template <class Sample>
 void load_tile_or_shared(double* tile, const Sample* const (&rows)[lanes], bool shared, std::int64_t step, int count) {
@@ -233,14 +262,16 @@ class Forward {
     if (context_.loads() && cascades_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
-    if (!takes<State>(algorithm, f_.sections)) return Status::unsupported;
+    if (!takes<State>(algorithm)) return Status::unsupported;
     if constexpr (std::is_same_v<State, double>) {
-      if (algorithm == Algorithm::segments) return lfilter(as_lfilter(), algorithm, context_);
+      if (f_.sections == 1 && (algorithm == Algorithm::segments || algorithm == Algorithm::rows))
+        return lfilter(as_lfilter(), algorithm, context_);
     }
     const std::int64_t group = algorithm == Algorithm::rows ? lanes : 1;
     return for_groups(context_, rows, group, f_.samples * f_.sections, [&](std::int64_t row, std::int64_t count) {
       if constexpr (std::is_same_v<State, double>) {
         if (algorithm == Algorithm::rows) return group_rows(row, static_cast<int>(count));
+        if (algorithm == Algorithm::segments) return segments_row(row);
         if (algorithm == Algorithm::wavefront) return f_.sections <= 4 ? wavefront_row<4>(row) : wavefront_row<8>(row);
       }
       return direct_row(row);
@@ -273,13 +304,14 @@ class Forward {
       cascades_.read_row(row, section);
       read_states(f_.batch, f_.zi, row, f_.sections, z);
     }
-    if (context_.runs()) run_direct(f_.x.row(f_.batch, row), f_.y.row(f_.batch, row), section, z, u);
+    if (context_.runs()) run_direct(f_.x.row(f_.batch, row), f_.y.row(f_.batch, row), f_.samples, section, z, u);
     if (context_.stores()) write_states(f_.batch, f_.zf, row, f_.sections, z);
     return true;
   }
-  void run_direct(const Sample* x, Sample* y, const Section<State>* section, State* z, State* u) const {
-    for (std::int64_t t = 0; t < f_.samples; t += stretch) {
-      const int count = f_.samples - t < stretch ? static_cast<int>(f_.samples - t) : stretch;
+  void run_direct(const Sample* x, Sample* y, std::int64_t samples, const Section<State>* section, State* z,
+                  State* u) const {
+    for (std::int64_t t = 0; t < samples; t += stretch) {
+      const int count = samples - t < stretch ? static_cast<int>(samples - t) : stretch;
       read_samples(u, x + t * f_.x.step, f_.x.step, count);
       for (int s = 0; s < f_.sections; ++s) {
         direct_filter(u, 1, u, 1, count, order, section[s].b, section[s].a, z + s * order);
@@ -325,6 +357,112 @@ class Forward {
     }
   }
 
+  // A section of a row that is cut into segments.
+  struct SegmentSection {
+    alignas(64) double b[(order + 1) * lanes], a[(order + 1) * lanes];  // the same in all lanes
+    SegmentTables<order> tables;
+    SegmentTables<order>::Matrix power;  // of one step, for segments of `powered` samples
+    int powered;
+    Extended carry[order];
+  };
+
+  // Segments in lanes, as in lfilter_segments.h. A tile of them passes through one section after the other.
+  bool segments_row(std::int64_t row) const {
+    const auto sections = static_cast<std::size_t>(f_.sections);
+    Scratch scratch(Scratch::bytes<Section<double>>(sections) + 2 * Scratch::bytes<double>(sections) +
+                        Scratch::bytes<double>(order * sections) + Scratch::bytes<SegmentSection>(sections) +
+                        Scratch::bytes<double>(stretch) + Scratch::bytes<bool>(1),
+                    context_, row);
+    if (!scratch) return false;
+    auto* section = scratch.take<Section<double>>(sections);
+    double *scale = scratch.take<double>(sections), *z = scratch.take<double>(order * sections);
+    auto* cut = scratch.take<SegmentSection>(sections);
+    double* u = scratch.take<double>(stretch);
+    bool& sound = *scratch.take<bool>(1);  // else a section grows so fast that its powers overflow
+    if (context_.loads()) {
+      cascades_.read_row(row, section);
+      make_monic(section, f_.sections, scale);
+      read_scaled(f_.batch, f_.zi, row, f_.sections, z, scale, 1);
+      // A plan's blocks may have any length.
+      const int longest =
+          context_.step == Step::everything ? segment_in(f_.samples, cascade_segment_length) : cascade_segment_length;
+      sound = cut_sections(section, f_.sections, longest, cut);
+    }
+    if (context_.runs()) {
+      const Sample* x = f_.x.row(f_.batch, row);
+      Sample* y = f_.y.row(f_.batch, row);
+      const std::int64_t done = sound ? run_segments(x, y, cut, z) : 0;
+      run_direct(x + done * f_.x.step, y + done * f_.y.step, f_.samples - done, section, z, u);
+    }
+    if (context_.stores()) write_scaled(f_.batch, f_.zf, row, f_.sections, z, scale, 1);
+    return true;
+  }
+  // False where a power overflows.
+  static bool cut_sections(const Section<double>* section, int sections, int longest, SegmentSection* cut) {
+    bool sound = true;
+    for (int s = 0; s < sections; ++s) {
+      const double *b = section[s].b, *a = section[s].a;
+      for (int k = 0; k <= order; ++k) {
+        for (int lane = 0; lane < lanes; ++lane) cut[s].b[k * lanes + lane] = b[k], cut[s].a[k * lanes + lane] = a[k];
+      }
+      cut[s].powered = longest;
+      if (longest == 0) continue;
+      sound &= cut[s].tables.build(longest, {-a[1], 1, -a[2], 0}, {b[1] - a[1] * b[0], b[2] - a[2] * b[0]});
+      std::memcpy(&cut[s].power, &cut[s].tables.whole, sizeof(cut[s].power));
+    }
+    return sound;
+  }
+  // As many samples as there are whole segments of, and how many these are; z moves past them.
+  std::int64_t run_segments(const Sample* x, Sample* y, SegmentSection* cut, double* z) const {
+    std::int64_t done = 0;
+    alignas(64) double tile[cascade_segment_length * lanes], ends[order * lanes];
+    for (int s = 0; s < f_.sections; ++s) {
+      for (int k = 0; k < order; ++k) cut[s].carry[k] = {z[s * order + k], 0};
+    }
+    while (const int count = segment_in(f_.samples - done, cascade_segment_length)) {
+      const Sample* from[lanes];
+      Sample* to[lanes];
+      for (int lane = 0; lane < lanes; ++lane) {
+        from[lane] = x + (done + lane * count) * f_.x.step;
+        to[lane] = y + (done + lane * count) * f_.y.step;
+      }
+      load_segments<false, cascade_segment_length>(tile, from, f_.x.step, count, cut[0].tables, ends);
+      for (int s = 0; s < f_.sections; ++s) {
+        if (cut[s].powered != count) cut[s].tables.power(count, cut[s].power);
+        cut[s].powered = count;
+        scan_segments<order>(cut[s].power, cut[s].carry, ends);
+        const SegmentSection* next = s + 1 < f_.sections ? cut + s + 1 : nullptr;
+        cut[s].b[0] == 1 ? pass_segments<true>(tile, count, cut[s], next, ends)
+                         : pass_segments<false>(tile, count, cut[s], next, ends);
+      }
+      store_rows<false, next_tile(cascade_segment_length)>(to, lanes, f_.y.step, count,
+                                                           [&](int i) { return load_pair(tile + i * lanes); });
+      done += std::int64_t{lanes} * count;
+    }
+    for (int s = 0; s < f_.sections; ++s) {
+      for (int k = 0; k < order; ++k) z[s * order + k] = cut[s].carry[k].high + cut[s].carry[k].low;
+    }
+    return done;
+  }
+  // A tile through a section, whose states at the beginnings are in `ends`; then these are what its outputs leave in
+  // the next section at rest.
+  template <bool monic>
+  static void pass_segments(double* tile, int count, const SegmentSection& section, const SegmentSection* next,
+                            double* ends) {
+    TileFilter<order, monic, true> filter(section.b, section.a, ends);
+    if (next == nullptr) {
+      for (int t = 0; t < count; ++t) store_pair(tile + t * lanes, filter.step(load_pair(tile + t * lanes)));
+      return;
+    }
+    SegmentEnds<order> sums(next->tables, count);
+    for (int t = 0; t < count; ++t) {
+      const Pair value = filter.step(load_pair(tile + t * lanes));
+      store_pair(tile + t * lanes, value);
+      sums.add(t, value);
+    }
+    sums.finish(ends);
+  }
+
   // Rows in lanes; the last group may have lanes to spare. A tile passes through one section after the other.
   bool group_rows(std::int64_t first, int used) const {
     const auto sections = static_cast<std::size_t>(f_.sections);
@@ -341,19 +479,14 @@ class Forward {
         cascades_.read_row(row, cascade.section);
         make_monic(cascade.section, f_.sections, cascade.scale);
         cascade.set_lane(lane);
-        states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, cascade.scale, z);
         for (int s = 0; s < f_.sections; ++s) scale[s * lanes + lane] = cascade.scale[s];
+        read_scaled(f_.batch, f_.zi, row, f_.sections, z + lane, scale + lane, lanes);
       }
       cascade.look_at_gains();
     }
     if (context_.runs()) run_group(first, used, cascade, z, tile);
-    for (int lane = 0; context_.stores() && f_.zf && lane < used; ++lane) {
-      State* to = f_.zf.row(f_.batch, first + lane);
-      for (int s = 0; s < f_.sections; ++s) {
-        for (int k = 0; k < order; ++k)
-          to[s * f_.zf.down + k * f_.zf.step] = z[(s * order + k) * lanes + lane] / scale[s * lanes + lane];
-      }
-    }
+    for (int lane = 0; context_.stores() && lane < used; ++lane)
+      write_scaled(f_.batch, f_.zf, first + lane, f_.sections, z + lane, scale + lane, lanes);
     return true;
   }
   void run_group(std::int64_t first, int used, const TileCascade& cascade, double* z, double* tile) const {
@@ -365,13 +498,12 @@ class Forward {
       y[lane] = f_.y.row(f_.batch, row);
     }
     const bool shared = all_the_same(x);
-    const int last = f_.sections - 1;
     for (std::int64_t t = 0; t < f_.samples; t += tile_rows) {
       const int count = f_.samples - t < tile_rows ? static_cast<int>(f_.samples - t) : tile_rows;
       load_tile_or_shared(tile, x, shared, f_.x.step, count);
-      for (int s = 0; s < last; ++s) cascade.filter(s, tile, tile, count, z);
-      cascade.filter(last, tile, z,
-                     [&](auto produce) { store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, produce); });
+      for (int s = 0; s < f_.sections;) s += cascade.filter_some(s, tile, count, z);
+      // Not from the last sections' registers: two of them leave none for transposing.
+      store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(tile + i * lanes); });
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     }
   }
@@ -406,7 +538,7 @@ class Backward {
     if (cascades_.some_a0_is_zero()) return Status::zero_a0;
     if (algorithm == Algorithm::automatic)
       algorithm = sosfilt_algorithm(rows, f_.samples, f_.sections, std::is_same_v<State, Complex>);
-    if (!takes<State>(algorithm, f_.sections)) return Status::unsupported;
+    if (!takes<State>(algorithm)) return Status::unsupported;
     algorithm_ = algorithm == Algorithm::segments ? Algorithm::wavefront : algorithm;  // for want of the outputs
 
     Scratch totals(Scratch::bytes<State>(static_cast<std::size_t>(rows) * totals_per_row_));
@@ -622,8 +754,8 @@ class Backward {
       gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
       cascades_.read_row(row, cascade.section);
       cascade.set_lane(lane);
-      states_of_lane(f_.batch, f_.zi, row, f_.sections, lane, nullptr, states);
-      states_of_lane(f_.batch, f_.gzf, row, f_.sections, lane, nullptr, v);
+      read_scaled(f_.batch, f_.zi, row, f_.sections, states + lane, nullptr, lanes);
+      read_scaled(f_.batch, f_.gzf, row, f_.sections, v + lane, nullptr, lanes);
     }
     clear_lanes(v, used, order * f_.sections);
     cascade.look_at_gains();

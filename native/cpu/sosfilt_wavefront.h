@@ -14,11 +14,13 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-// Vectors of four: on wider ones a step takes as long, and the way back longer.
-inline constexpr int part = width < 4 ? width : 4;
-using Part = Vector<double, part>;
+// The values of all sections in as many vectors as they fill.
+template <int depth>
+inline constexpr int part = width < depth ? width : depth;
+template <int depth>
+using Part = Vector<double, part<depth>>;
 
-inline constexpr int delay = 4;
+inline constexpr int delay = 5;
 template <int depth>
 inline constexpr int fill = (depth - 1) * delay;
 
@@ -32,18 +34,20 @@ struct alignas(64) Wave {
 };
 template <int depth>
 struct WaveVectors {
-  static constexpr int parts = depth / part;
+  static constexpr int lanes_of_part = part<depth>, parts = depth / lanes_of_part;
+  using Part = TORCH_IIR_ISA::Part<depth>;
+  static constexpr auto all = std::make_index_sequence<lanes_of_part>{};
   Part v[parts];
 
   TORCH_IIR_INLINE static WaveVectors load(const double* from) {
     WaveVectors result;
 #pragma GCC unroll 4
-    for (int i = 0; i < parts; ++i) result.v[i] = TORCH_IIR_ISA::load<Part>(from + i * part);
+    for (int i = 0; i < parts; ++i) result.v[i] = TORCH_IIR_ISA::load<Part>(from + i * lanes_of_part);
     return result;
   }
   TORCH_IIR_INLINE void store(double* to) const {
 #pragma GCC unroll 4
-    for (int i = 0; i < parts; ++i) TORCH_IIR_ISA::store(to + i * part, v[i]);
+    for (int i = 0; i < parts; ++i) TORCH_IIR_ISA::store(to + i * lanes_of_part, v[i]);
   }
 
   // Every lane from the one above it, the top one from `enters`; and from the one below it.
@@ -52,7 +56,7 @@ struct WaveVectors {
 #pragma GCC unroll 4
     for (int i = 0; i < parts; ++i) {
       const Part above = i + 1 < parts ? v[i + 1] : enters - Part{};
-      result.v[i] = permute<Window<1>>(v[i], above, std::make_index_sequence<part>{});
+      result.v[i] = permute<Window<1>>(v[i], above, all);
     }
     return result;
   }
@@ -61,7 +65,7 @@ struct WaveVectors {
 #pragma GCC unroll 4
     for (int i = 0; i < parts; ++i) {
       const Part below = i > 0 ? v[i - 1] : enters - Part{};
-      result.v[i] = permute<Window<part - 1>>(below, v[i], std::make_index_sequence<part>{});
+      result.v[i] = permute<Window<lanes_of_part - 1>>(below, v[i], all);
     }
     return result;
   }
@@ -79,22 +83,25 @@ class ActiveLanes {
   static constexpr bool all = false;
   TORCH_IIR_INLINE ActiveLanes(int n, int count) {
 #pragma GCC unroll 4
-    for (int i = 0; i < depth / part; ++i) {
+    for (int i = 0; i < depth / part<depth>; ++i) {
       Mask first;
-#pragma GCC unroll 4
-      for (int l = 0; l < part; ++l) first[l] = (depth - 1 - i * part - l) * delay;
+#pragma GCC unroll 8
+      for (int l = 0; l < part<depth>; ++l) first[l] = (depth - 1 - i * part<depth> - l) * delay;
       mask_[i] = (first <= n) & (n - first < count);
     }
   }
-  TORCH_IIR_INLINE Part choose(int i, Part yes, Part no) const { return mask_[i] ? yes : no; }
+  TORCH_IIR_INLINE Part<depth> choose(int i, Part<depth> yes, Part<depth> no) const { return mask_[i] ? yes : no; }
 
  private:
-  using Mask = Vector<std::int64_t, part>;
-  Mask mask_[depth / part];
+  using Mask = Vector<std::int64_t, part<depth>>;
+  Mask mask_[depth / part<depth>];
 };
 struct AllLanes {
   static constexpr bool all = true;
-  TORCH_IIR_INLINE Part choose(int, Part yes, Part) const { return yes; }
+  template <class V>
+  TORCH_IIR_INLINE V choose(int, V yes, V) const {
+    return yes;
+  }
 };
 
 // What was handed on in the last `delay` steps, the newest first.
@@ -112,7 +119,7 @@ TORCH_IIR_INLINE void for_steps(int count, Past<depth>& past, Step step) {
       const int n = reversed ? total - 1 - i : i;
       step(n, ActiveLanes<depth>(n, count), past[delay - 1]);
       const WaveVectors<depth> newest = past[delay - 1];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int d = delay - 1; d > 0; --d) past[d] = past[d - 1];
       past[0] = newest;
     }
@@ -120,7 +127,7 @@ TORCH_IIR_INLINE void for_steps(int count, Past<depth>& past, Step step) {
   const int begin = whole == 0 ? total : ramp, end = begin + whole;
   ends(0, begin);
   for (int i = begin; i < end; i += delay) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < delay; ++k) {  // without moving what is past
       step(reversed ? total - 1 - i - k : i + k, AllLanes{}, past[delay - 1 - k]);
     }
@@ -150,9 +157,9 @@ void wave_filter(const double* in, double* out, int count, const WaveSections<de
     V y;
 #pragma GCC unroll 4
     for (int i = 0; i < V::parts; ++i) {
-      const Part head = z1.v[i];
+      const typename V::Part head = z1.v[i];
       y.v[i] = b0.v[i] * x.v[i] + head;
-      const Part drive = (ahead.v[i] + c1.v[i] * x.v[i]) - a2.v[i] * before.v[i];
+      const typename V::Part drive = (ahead.v[i] + c1.v[i] * x.v[i]) - a2.v[i] * before.v[i];
       z1.v[i] = lanes.choose(i, drive - a1.v[i] * head, head);
       ahead.v[i] = lanes.choose(i, c2.v[i] * x.v[i], ahead.v[i]);
       before.v[i] = lanes.choose(i, head, before.v[i]);
@@ -189,8 +196,8 @@ void wave_backward(double* g, int count, const WaveSections<depth>& sections, co
     V out;
 #pragma GCC unroll 4
     for (int i = 0; i < V::parts; ++i) {
-      const Part zero{}, in = x.v[i], past_y = y.v[i];
-      const Part now = (from.v[i] - a2.v[i] * v2.v[i]) - a1.v[i] * v1.v[i];
+      const typename V::Part zero{}, in = x.v[i], past_y = y.v[i];
+      const typename V::Part now = (from.v[i] - a2.v[i] * v2.v[i]) - a1.v[i] * v1.v[i];
       out.v[i] = (b2.v[i] * v2.v[i] + b1.v[i] * v1.v[i]) + b0.v[i] * now;
       // Lanes without a sample hold anything, NaN too, and are left out behind the products.
       gb0.v[i] += lanes.choose(i, in * now, zero);
@@ -202,7 +209,7 @@ void wave_backward(double* g, int count, const WaveSections<depth>& sections, co
       v1.v[i] = lanes.choose(i, now, v1.v[i]);
     }
     slot = out;
-    if (lanes.all || n < count) g[n] = out.v[V::parts - 1][part - 1];
+    if (lanes.all || n < count) g[n] = out.v[V::parts - 1][V::lanes_of_part - 1];
   });
   v1.store(v[0].lane);
   v2.store(v[1].lane);

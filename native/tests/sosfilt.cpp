@@ -67,23 +67,23 @@ bool has_clusters() {
 #endif
 }
 
-bool takes(Algorithm algorithm, int sections, bool complex) {
+bool takes(Algorithm algorithm, bool complex) {
   if (algorithm == Algorithm::automatic || algorithm == Algorithm::direct) return true;
   if (emulated) {
     return !complex && (algorithm == Algorithm::rows || algorithm == Algorithm::lookback ||
                         (algorithm == Algorithm::clusters && has_clusters()));
   }
-  return !complex && (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront ||
-                      (algorithm == Algorithm::segments && sections == 1));
+  return !complex &&
+         (algorithm == Algorithm::rows || algorithm == Algorithm::wavefront || algorithm == Algorithm::segments);
 }
 
 // f(algorithm, where) for all that take the filter, on every instruction set.
 template <class F>
-void for_each_kernel(int sections, bool complex, F f) {
+void for_each_kernel(bool complex, F f) {
   for (const InstructionSet& set : instruction_sets()) {
     if (!set_isa(set.name)) continue;
     for (const Algorithm algorithm : algorithms) {
-      if (algorithm == Algorithm::automatic || !takes(algorithm, sections, complex)) continue;
+      if (algorithm == Algorithm::automatic || !takes(algorithm, complex)) continue;
       // To be given one block at a time is a matter of blocks that look at each other alone.
       if (emulated && !has_clusters() && algorithm != Algorithm::lookback) continue;
       f(algorithm, std::string(set.name) + ' ' + algorithm_names[static_cast<int>(algorithm)] + ' ');
@@ -300,7 +300,7 @@ void run(const Case& c) {
     add(sums[in.zi.owner(row)].gzi, r.gzi);
   }
 
-  for_each_kernel(c.sections, std::is_same_v<State, Complex>, [&](Algorithm algorithm, const std::string& kernel) {
+  for_each_kernel(std::is_same_v<State, Complex>, [&](Algorithm algorithm, const std::string& kernel) {
     const std::string where = kernel + c.text();
     const auto compare_one = [&](auto& block, int row, std::int64_t part, const Bounded<E>& want, long double eps,
                                  const char* what) {
@@ -367,12 +367,13 @@ void run_varied(int rows, int samples, int sections, int count) {
   count % 2 != 0 || overflows ? run<double>(c) : run<float>(c);
 }
 
-// Tiles have 64 samples and stretches 512, or 4096 forwards; a wavefront has 8 sections, the last 28 samples behind the
-// first, in steps of 4.
+// Tiles have 64 samples and stretches 512, or 1024 forwards; a wavefront has 8 sections, the last 35 samples behind the
+// first, in steps of 5, or 4, the last 15 behind; 4, 8 or 16 segments have 8 to 160.
 void every_size() {
   if constexpr (emulated) return;
-  const int samples[] = {0,   1,   2,   3,   27,  28,  29,  30,  31,   32,   33,   63,   64,   65,   127,
-                         128, 129, 511, 512, 513, 539, 540, 541, 1025, 4095, 4096, 4097, 4123, 4124, 4125};
+  const int samples[] = {0,   1,   2,    3,    14,   15,   16,   29,   30,   31,   32,   33,  34,  35,
+                         36,  63,  64,   65,   127,  128,  129,  511,  512,  513,  546,  547, 548, 639,
+                         640, 641, 1025, 1279, 1280, 1281, 2559, 2560, 2561, 2687, 2688, 4125};
   const long most = sanitized ? 5000 : 60000;  // samples of all sections and rows: what is longer only costs time
   int count = 0;
   for (const int t : samples) {
@@ -465,7 +466,7 @@ void the_same_bits() {
     if (emulated && shared) c.rows = 2, c.samples = 2500;
     if (shared) c.shared_x = {true, false}, c.shared_sos = {false, true};
     Inputs<float> in(c);
-    for_each_kernel(c.sections, false, [&](Algorithm algorithm, const std::string& where) {
+    for_each_kernel(false, [&](Algorithm algorithm, const std::string& where) {
       Outputs<float> serial(in), halves(in), singles(in);
       compute(in, serial, algorithm, {}, where);
       other_chances();
@@ -480,7 +481,7 @@ void the_same_bits() {
     for (const int samples : {31, 32, 100}) {
       Inputs<double> in(Case{rows, samples, 3});
       const Algorithm chosen = sosfilt_algorithm(rows, samples, 3);
-      CHECK(chosen != Algorithm::automatic && takes(chosen, 3, false), rows, samples);
+      CHECK(chosen != Algorithm::automatic && takes(chosen, false), rows, samples);
       Outputs<double> automatic(in), forced(in);
       compute(in, automatic, Algorithm::automatic, {}, "automatic");
       compute(in, forced, chosen, {}, "forced");
@@ -501,7 +502,7 @@ void not_finite() {
     if (emulated && sections == 9) continue;
     const int samples = !emulated ? 600 : sections == 1 ? 4200 : 2100;
     Inputs<double> in(Case{rows, samples, sections});
-    for_each_kernel(sections, false, [&](Algorithm algorithm, const std::string& kernel) {
+    for_each_kernel(false, [&](Algorithm algorithm, const std::string& kernel) {
       Outputs<double> clean(in);
       compute(in, clean, algorithm, {}, kernel);
       const auto same = [&](Block<double>& now, Block<double>& before, int row, int first, int last, int part = 0) {
@@ -555,7 +556,7 @@ void not_finite() {
 // Any a0 but powers of 2 rounds the normalised coefficients: compare with sections that were given so.
 void a0_is_divided_out() {
   Inputs<double> in(Case{2, 100, 3});
-  for_each_kernel(3, false, [&](Algorithm algorithm, const std::string& where) {
+  for_each_kernel(false, [&](Algorithm algorithm, const std::string& where) {
     Outputs<double> one(in), scaled(in);
     compute(in, one, algorithm, {}, where);
     const auto scale = [&](int s, double by) {
@@ -600,7 +601,7 @@ void unstable() {
     Outputs<double> direct(in);
     CHECK(set_isa(instruction_sets()[0].name));
     compute(in, direct, Algorithm::direct, {}, "direct");
-    for_each_kernel(2, false, [&](Algorithm algorithm, const std::string& where) {
+    for_each_kernel(false, [&](Algorithm algorithm, const std::string& where) {
       Outputs<double> out(in);
       compute(in, out, algorithm, {}, where);
       const auto compare = [&](Block<double>& now, Block<double>& before, const auto& order, const char* what) {
@@ -646,8 +647,7 @@ void refusals() {
     for (const InstructionSet& set : instruction_sets()) {
       if (!set_isa(set.name)) continue;
       for (const Algorithm algorithm : algorithms) {
-        const Status want =
-            takes(algorithm, in.c.sections, std::is_same_v<State, Complex>) ? status : Status::unsupported;
+        const Status want = takes(algorithm, std::is_same_v<State, Complex>) ? status : Status::unsupported;
         const char* name = algorithm_names[static_cast<int>(algorithm)];
         const Status forward = sosfilt(in.forward(out.y, out.zf), algorithm);
         const Status backward = sosfilt_backward(in.backward(out.gx, out.gsos, out.gzi), algorithm);

@@ -36,7 +36,8 @@ class Filter {
   using Plan = SOSFiltPlan<Sample>;
 
   Sizes channels, outputs, state_sizes;
-  std::vector<Algorithm> algorithms{Algorithm::automatic, Algorithm::direct, Algorithm::rows, Algorithm::wavefront};
+  std::vector<Algorithm> algorithms{Algorithm::automatic, Algorithm::direct, Algorithm::rows, Algorithm::wavefront,
+                                    Algorithm::segments};
   bool recursive = true;
 
   explicit Filter(const Case& c)
@@ -44,7 +45,6 @@ class Filter {
         outputs(broadcast_of(c.channels, c.sos)),
         state_sizes(outputs + Sizes{c.sections, order}),
         c_(c) {
-    if (c.sections == 1) algorithms.push_back(Algorithm::segments);
     for (const bool changed : {false, true}) {
       for (std::int64_t row = 0; row < c.sos.count(); ++row) {
         for (int s = 0; s < c.sections; ++s) {
@@ -258,8 +258,8 @@ void overflows() {
     CHECK(yardstick.make(view, {3}, {.algorithm = Algorithm::direct}) == Status::ok);
     CHECK(yardstick.run(x.input(), direct.view()) == Status::ok);
     for_each_isa([&](const std::string& isa) {
-      for (const Algorithm algorithm : {Algorithm::automatic, Algorithm::direct, Algorithm::rows, Algorithm::wavefront,
-                                        sections == 1 ? Algorithm::segments : Algorithm::direct}) {
+      for (const Algorithm algorithm :
+           {Algorithm::automatic, Algorithm::direct, Algorithm::rows, Algorithm::wavefront, Algorithm::segments}) {
         const std::string where = isa + name_of(algorithm);
         SOSFiltPlan<double> plan;
         CHECK(plan.make(view, {3}, {.algorithm = algorithm}) == Status::ok, where);
@@ -319,10 +319,7 @@ void refusals() {
       set(resized(2, -1), Status::out_of_range, Status::wrong_shape, "sections below 0");
       set(resized(0, 3), Status::ok, Status::wrong_shape, "other filters");
       set(View<const double>(sos.data, {sections, coefficients}), Status::ok, Status::wrong_shape, "fewer dimensions");
-      if (sections > 1) {
-        set(resized(2, 2), algorithm == Algorithm::segments ? Status::unsupported : Status::ok, Status::wrong_shape,
-            "fewer sections");
-      }
+      if (sections > 1) set(resized(2, 2), Status::ok, Status::wrong_shape, "fewer sections");
 
       SOSFiltPlan<float> other;
       const auto made = [&](const Sizes& channels, Status status) {
@@ -341,7 +338,6 @@ void refusals() {
   Filter<double> three(Case{{2}, {}, 3}), one(Case{{2}, {}, 1});
   SOSFiltPlan<double> plan;
   for_each_isa([&](const std::string& where) {
-    CHECK(three.make(plan, options_of(three, Algorithm::segments)) == Status::unsupported && !plan, where);
     CHECK(three.make(plan, options_of(three, Algorithm::blocks)) == Status::unsupported && !plan, where);
     CHECK(one.make(plan, options_of(one, Algorithm::blocks)) == Status::unsupported && !plan, where);
   });

@@ -10,7 +10,7 @@ enum class Algorithm : int {
   direct,     // one sample after another, transposed direct form II: any filter, the yardstick for the others
   rows,       // rows in SIMD lanes, which may read one input: a bank; real, order ≤ 1024
   segments,   // one row cut into segments, the segments in SIMD lanes, their entry states from a scan; real, order 1
-              // to 6
+              // to 6, or a cascade of sections
   blocks,     // one row, blocks of outputs at once from the past outputs by the block's impulse response; real,
               // order ≤ 1024
   wavefront,  // sosfilt: sections in SIMD lanes, each some samples behind the one before it; real

@@ -9,7 +9,7 @@
 // Layout      as for lfilter: any strides for what is read; the rows of y and of zf must not overlap each other or an
 //             input, except that zf may be zi
 // Precision   everything between x and y in double, whatever the storage
-// Cost        one read of x, one write of y, 4 S to 5 S multiply-adds a sample; the sections are never in memory
+// Cost        one read of x, one write of y, 4 S to 6 S multiply-adds a sample; the sections are never in memory
 // Threads     rows are independent; any split of them gives the same bits
 #pragma once
 
