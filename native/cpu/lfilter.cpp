@@ -233,7 +233,8 @@ class Forward {
         const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
         std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
         pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
-        store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(ys + i * lanes); });
+        store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
+                                         [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(ys + i * lanes); });
         advance(count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
@@ -624,7 +625,7 @@ class Backward {
         }
         if (f_.gx) {
           fir_tile(vs, wide, count, f_.b_length - 1, b);
-          put(t, count, [&](int i) { return load_pair(wide + i * lanes); });
+          put(t, count, [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(wide + i * lanes); });
         }
         std::memmove(vs - order_ * lanes, vs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
       });

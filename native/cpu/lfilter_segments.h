@@ -145,7 +145,7 @@ void load_segments(T* tile, const Sample* const (&rows)[lanes], std::int64_t ste
                    const SegmentTables<order>& tables, double* ends) {
   SegmentEnds<order> sums(tables, count);
   load_tile<reversed, reversed ? -next_tile(length) : next_tile(length)>(
-      tile, rows, step, count, [&](int t) { sums.add(t, load_pair(tile + t * lanes)); });
+      tile, rows, step, count, [&](int t) TORCH_IIR_INLINE_LAMBDA { sums.add(t, load_pair(tile + t * lanes)); });
   sums.finish(ends);
 }
 

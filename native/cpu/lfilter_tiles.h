@@ -114,7 +114,8 @@ void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Sour
                  const double* a, double* z) {
   if constexpr (plain<Sample> && many_registers) {
     TileFilter<order, false, late> filter(b, a, z);
-    store_rows<false, ahead>(rows, used, step, count, [&](int t) { return filter.step(x.pair(t)); });
+    store_rows<false, ahead>(rows, used, step, count,
+                             [&](int t) TORCH_IIR_INLINE_LAMBDA { return filter.step(x.pair(t)); });
     filter.finish(z);
   } else {
     constexpr int most = 64;
@@ -124,7 +125,8 @@ void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Sour
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) to[lane] = rows[lane] + t * step;
       filter_into<order, late>(tile, x.from(t), now, b, a, z);
-      store_rows<false, ahead>(to, used, step, now, [&](int i) { return load_pair(tile + i * lanes); });
+      store_rows<false, ahead>(to, used, step, now,
+                               [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(tile + i * lanes); });
     }
   }
 }
@@ -210,20 +212,21 @@ void backward_tile(T* g, In x, Out y, int count, const double* b, const double* 
   if constexpr (!once) {
     if (unrounded) {
       LaneBackward<order, correlate> low(b, a, v, 0), high(b, a, v, width);
-      put([&](int i) { return Pair{low.step(i, g, x, y), high.step(i, g, x, y)}; });
+      put([&](int i) TORCH_IIR_INLINE_LAMBDA { return Pair{low.step(i, g, x, y), high.step(i, g, x, y)}; });
       low.finish(v, gb, ga);
       high.finish(v, gb, ga);
       return;
     }
   }
   backward_in_place<order, correlate>(g, x, y, count, b, a, v, gb, ga);
-  put([&](int i) { return load_pair(g + i * lanes); });
+  put([&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(g + i * lanes); });
 }
 
 // The input gradients of `count` samples in reverse, produce(0), produce(1), …: added up over the lanes into `sums`, or
 // stored in `rows`, or neither where both are null. What lanes beyond `used` add must be 0.
 template <int ahead, class Sample, class Produce>
-void put_gradient(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, double* sums, Produce produce) {
+TORCH_IIR_INLINE void put_gradient(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, double* sums,
+                                   Produce produce) {
   if (sums == nullptr && rows[0] != nullptr) return store_rows<true, -ahead>(rows, used, step, count, produce);
   int i = 0;
   for (; i + width <= count; i += width) {

@@ -398,7 +398,8 @@ class Forward {
         });
       } else {
         recur_in_lanes(in, taps, divided ? inverse : nullptr, count, order_, outputs);
-        store_rows(y, used, f_.y.step, count, [&](int i) { return load_pair(outputs + i * lanes); });
+        store_rows(y, used, f_.y.step, count,
+                   [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(outputs + i * lanes); });
         std::memmove(states, outputs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
       }
       for (int lane = 0; lane < lanes; ++lane) y[lane] += count * f_.y.step;
@@ -958,7 +959,7 @@ class Backward {
       } else {
         std::memset(pending + n, 0, sizeof(double) * count * lanes);
         adjoint_in_lanes(g, taps, divided ? inverse : nullptr, count, order_, pending);
-        store_rows(to, used, 1, count, [&](int i) { return load_pair(pending + i * lanes); });
+        store_rows(to, used, 1, count, [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(pending + i * lanes); });
         std::memmove(pending, pending + count * lanes, sizeof(double) * n);
       }
       for (int lane = 0; lane < used; ++lane) {

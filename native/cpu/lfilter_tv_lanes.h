@@ -73,7 +73,9 @@ class LaneState {
   template <class In, class T>
   TORCH_IIR_INLINE Doubles step(In in, const T* taps, Doubles inverse = Doubles{}) {
     constexpr bool driven = std::is_same_v<In, Doubles>;
-    const auto a = [&](int k) { return load_doubles(taps + place<reversed>(k, length, order) * lanes); };
+    const auto a = [&](int k) TORCH_IIR_INLINE_LAMBDA {
+      return load_doubles(taps + place<reversed>(k, length, order) * lanes);
+    };
     Doubles out{};
     if constexpr (driven) out = in;
     if constexpr (reversed) {
@@ -147,9 +149,11 @@ struct LaneTile {
   // From the states [order][lanes], which move to the end; put(produce) takes the outputs.
   template <class Put>
   void run(double* states, Put put) const {
-    State low([&](int k) { return load_doubles(states + k * lanes); });
-    State high([&](int k) { return load_doubles(states + k * lanes + width); });
-    put([&](int i) { return Pair{step(low, i, 0, input(i, 0)), step(high, i, width, input(i, width))}; });
+    State low([&](int k) TORCH_IIR_INLINE_LAMBDA { return load_doubles(states + k * lanes); });
+    State high([&](int k) TORCH_IIR_INLINE_LAMBDA { return load_doubles(states + k * lanes + width); });
+    put([&](int i) TORCH_IIR_INLINE_LAMBDA {
+      return Pair{step(low, i, 0, input(i, 0)), step(high, i, width, input(i, width))};
+    });
 #pragma GCC unroll 2
     for (int k = 0; k < order; ++k) store_pair(states + k * lanes, {low.z(k), high.z(k)});
   }

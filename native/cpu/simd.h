@@ -418,7 +418,8 @@ template <class Sample>
 // consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in
 // memory (0: nothing) is fetched into the second cache: these are more streams than the machine follows by itself.
 template <bool reversed = false, int ahead = 0, class Sample, class T, class Consume = Nothing>
-void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count, Consume consume = {}) {
+TORCH_IIR_INLINE void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count,
+                                Consume consume = {}) {
   int row = 0;
   if constexpr (plain<Sample>) {
     using S = Square<Sample>;
@@ -486,7 +487,8 @@ void clear_lanes(T* tile, int used, int count) {
 // rows[lane][t * step] = produce(t) in the lane, t < count, lane < used; reversed: produce(count − 1 − t). produce(0),
 // produce(1), … are called in this order, once each. `ahead` as above.
 template <bool reversed = false, int ahead = 0, class Sample, class Produce>
-void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int count, Produce produce) {
+TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::int64_t step, int count,
+                                 Produce produce) {
   int row = 0;
   if constexpr (plain<Sample>) {
     using S = Square<Sample>;

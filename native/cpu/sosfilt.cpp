@@ -435,8 +435,8 @@ class Forward {
         cut[s].b[0] == 1 ? pass_segments<true>(tile, count, cut[s], next, ends)
                          : pass_segments<false>(tile, count, cut[s], next, ends);
       }
-      store_rows<false, next_tile(cascade_segment_length)>(to, lanes, f_.y.step, count,
-                                                           [&](int i) { return load_pair(tile + i * lanes); });
+      store_rows<false, next_tile(cascade_segment_length)>(
+          to, lanes, f_.y.step, count, [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(tile + i * lanes); });
       done += std::int64_t{lanes} * count;
     }
     for (int s = 0; s < f_.sections; ++s) {
@@ -503,7 +503,8 @@ class Forward {
       load_tile_or_shared(tile, x, shared, f_.x.step, count);
       for (int s = 0; s < f_.sections;) s += cascade.filter_some(s, tile, count, z);
       // Not from the last sections' registers: two of them leave none for transposing.
-      store_rows<false, ahead_in_rows>(y, used, f_.y.step, count, [&](int i) { return load_pair(tile + i * lanes); });
+      store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
+                                       [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(tile + i * lanes); });
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     }
   }
@@ -784,25 +785,17 @@ class Backward {
         std::memset(g_tile, 0, sizeof(double) * tile_size);
       }
       for (int s = f_.sections - 1; s >= 0; --s) {
-        const auto pass = [&](auto correlate, auto put) {
+        const auto pass = [&](auto correlate) {
           const double* in = u + s * tile_size;
           const int at = s * (order + 1) * lanes;
-          backward_tile<order, correlate.value>(g_tile, OfReversedTile<double>{in, count},
-                                                OfReversedTile<double>{in + tile_size, count}, count, cascade.b_of(s),
-                                                cascade.a_of(s), v + s * order * lanes, gb + at, ga + at, true, put);
+          backward_in_place<order, correlate.value>(
+              g_tile, OfReversedTile<double>{in, count}, OfReversedTile<double>{in + tile_size, count}, count,
+              cascade.b_of(s), cascade.a_of(s), v + s * order * lanes, gb + at, ga + at);
         };
-        const auto between = [&](auto produce) {
-          for (int k = 0; k < count; ++k) store_pair(g_tile + k * lanes, produce(k));
-        };
-        const auto out = [&](auto produce) {
-          put_gradient<ahead_in_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr, produce);
-        };
-        if (f_.gsos) {
-          s > 0 ? pass(Choice<true>{}, between) : pass(Choice<true>{}, out);
-        } else {
-          s > 0 ? pass(Choice<false>{}, between) : pass(Choice<false>{}, out);
-        }
+        f_.gsos ? pass(Choice<true>{}) : pass(Choice<false>{});
       }
+      put_gradient<ahead_in_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr,
+                                  [&](int k) TORCH_IIR_INLINE_LAMBDA { return load_pair(g_tile + k * lanes); });
     });
 
     for (int lane = 0; lane < used; ++lane) {
