@@ -416,7 +416,7 @@ template <class Sample>
 
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
 // consume(row) is called for each row of the tile, in order, when it is there. What comes `ahead` samples later in
-// memory (0: nothing) is fetched into the second cache: these are more streams than the machine follows by itself.
+// memory (0: nothing) is fetched into the first cache: these are more streams than the machine follows by itself.
 template <bool reversed = false, int ahead = 0, class Sample, class T, class Consume = Nothing>
 TORCH_IIR_INLINE void load_tile(T* tile, const Sample* const (&rows)[lanes], std::int64_t step, int count,
                                 Consume consume = {}) {
