@@ -53,23 +53,27 @@ class TileFilter {
       return b0_[v] * x;
     } else {
       const Doubles head = r_[0][v], y = monic ? x + head : b0_[v] * x + head;
+      // The product with the past is the one that is fused with the subtraction: written so, and in this order.
+      if constexpr (late) {
 #pragma GCC unroll 8
-      for (int k = 0; k < order; ++k) {
-        if (k + 1 < order) {
+        for (int k = 0; k + 1 < order; ++k) {
           const Doubles drive = r_[k + 1][v] + c_[k][v] * x;
-          r_[k][v] = late ? drive - a_[k + 1][v] * before_[v] : drive;
-        } else {
-          // Not left to the compiler: in an unrolled loop it would merge this product with the next sample's sum, and
-          // the bits would depend on how the samples lie in memory.
-          r_[k][v] = late ? rounded_product(c_[k][v], x) : c_[k][v] * x;
+          r_[k][v] = drive - a_[k + 1][v] * before_[v];
         }
-        if (k == 0 || !late) {
-          // In this order the product with the past is the one that is fused with the subtraction.
+        // Not left to the compiler: in an unrolled loop it would merge this product with the next sample's sum, and the
+        // bits would depend on how the samples lie in memory.
+        r_[order - 1][v] = rounded_product(c_[order - 1][v], x);
+        const Doubles back = a_[0][v] * head;
+        r_[0][v] -= back;
+        before_[v] = head;
+      } else {
+#pragma GCC unroll 8
+        for (int k = 0; k < order; ++k) {
           const Doubles back = a_[k][v] * head;
-          r_[k][v] -= back;
+          const Doubles drive = k + 1 < order ? r_[k + 1][v] + c_[k][v] * x : c_[k][v] * x;
+          r_[k][v] = drive - back;
         }
       }
-      before_[v] = head;
       return y;
     }
   }
