@@ -265,8 +265,6 @@ class Forward {
   struct SegmentFilter {
     double b[order + 1], a[order + 1], z[order];
     SegmentTables<order> tables;
-    typename SegmentTables<order>::Matrix power;  // step^powered, that of the last segments
-    int powered;
     bool sound;  // else the filter grows so fast that its powers overflow: the direct form takes over
   };
 
@@ -297,9 +295,7 @@ class Forward {
       if (k + 1 < order) step[k * order + k + 1] = 1;
       input[k] = filter.b[k + 1] - filter.a[k + 1] * filter.b[0];
     }
-    filter.powered = longest;
     filter.sound = longest == 0 || filter.tables.build(longest, step, input);
-    if (longest > 0) std::memcpy(&filter.power, &filter.tables.whole, sizeof(filter.power));
   }
 
   template <int order>
@@ -315,8 +311,6 @@ class Forward {
           lane_b[k * lanes + lane] = filter.b[k], lane_a[k * lanes + lane] = filter.a[k];
       }
       while (const int count = segment_in(left)) {
-        if (filter.powered != count) filter.tables.power(count, filter.power);
-        filter.powered = count;
         const Sample* from[lanes];
         Sample* to[lanes];
         for (int lane = 0; lane < lanes; ++lane) {
@@ -324,7 +318,7 @@ class Forward {
           to[lane] = y + lane * count * f_.y.step;
         }
         load_segments<false, segment_length>(tile, from, f_.x.step, count, filter.tables, entry);
-        scan_segments<order>(filter.power, carry, entry);
+        scan_segments<order>(filter.tables.power_of(count), carry, entry);
         filter_tile<order, next_tile(segment_length), true>(to, lanes, f_.y.step, OfTile<Tile<Sample>>{tile}, count,
                                                             lane_b, lane_a, entry);
         x += lanes * count * f_.x.step;
@@ -669,7 +663,6 @@ class Backward {
     constexpr int tile_size = segment_length * lanes, state = (order + 1) * lanes;
     alignas(64) Tile<Sample> g_tile[tile_size], x_tile[tile_size], y_tile[tile_size];
     alignas(64) double lane_b[state], lane_a[state], entry[order * lanes], lane_gb[state] = {}, lane_ga[state] = {};
-    typename SegmentTables<order>::Matrix last;  // the power for the last, shorter segments
     for (int k = 0; k <= order; ++k) {
       for (int lane = 0; lane < lanes; ++lane) lane_b[k * lanes + lane] = b[k], lane_a[k * lanes + lane] = a[k];
     }
@@ -677,8 +670,6 @@ class Backward {
     const InputGradient<Sample, double> gx = input_gradient(row, sums);
     std::int64_t left = f_.samples;
     while (const int count = segment_in(left)) {
-      const bool whole = count == tables.length;
-      if (!whole) tables.power(count, last);
       const Sample* rows[lanes];
       const auto segments_of = [&](const Sample* signal, std::int64_t signal_step) {  // lane 0 is the last in time
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = signal + (left - (lane + 1) * count) * signal_step;
@@ -690,7 +681,7 @@ class Backward {
         std::memset(static_cast<void*>(g_tile), 0, sizeof(g_tile));
         std::memset(entry, 0, sizeof(entry));
       }
-      scan_segments<order>(whole ? tables.whole : last, carry, entry);
+      scan_segments<order>(tables.power_of(count), carry, entry);
       if (correlate_) {
         segments_of(x, f_.x.step);
         load_tile<true, -next_tile(segment_length)>(x_tile, rows, f_.x.step, count);

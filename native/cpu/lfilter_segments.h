@@ -57,11 +57,11 @@ struct SegmentTables {
   static constexpr int n = order > 0 ? order : 1;
   using Matrix = Extended[n * n];
 
-  int length;  // of the longest segment
-  double weights[cascade_segment_length *
-                 n];   // weights[t * order + j]: what sample t adds to state j at that segment's end
-  double step[n * n];  // state before → state after one sample without input
-  Matrix whole;        // step^length
+  int length;                                  // of the longest segment
+  double weights[cascade_segment_length * n];  // [t * order + j]: what sample t adds to state j at that segment's end
+  double step[n * n];                          // state before → state after one sample without input
+  int powered;                                 // the last segments' length
+  Matrix latest;                               // step^powered
 
   // `input` is the state that a unit sample leaves. False if a power overflows: the tables are then of no use.
   bool build(int longest, const double (&one_step)[n * n], const double (&input)[n]) {
@@ -80,12 +80,21 @@ struct SegmentTables {
 #pragma GCC unroll 8
       for (int i = 0; i < order; ++i) w[i] = next[i];
     }
-    power(length, whole);
+    power(length, latest);
+    powered = length;
     double probe = 0;
-    for (const Extended& element : whole) probe += element.high * 0 + element.low * 0;
+    for (const Extended& element : latest) probe += element.high * 0 + element.low * 0;
     return probe == 0 && finite(weights, length * order);
   }
 
+  // step^count: all segments but the last have the same length.
+  const Extended* power_of(int count) {
+    if (powered != count) power(count, latest);
+    powered = count;
+    return latest;
+  }
+
+ private:
   // result = step^exponent
   void power(int exponent, Matrix& result) const {
     Matrix base;
@@ -99,7 +108,6 @@ struct SegmentTables {
     }
   }
 
- private:
   static void multiply(Matrix& p, const Matrix& q) {  // p ← p q; p may be q
     Matrix product;
     for (int i = 0; i < order; ++i) {

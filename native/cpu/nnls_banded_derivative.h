@@ -33,7 +33,7 @@ class BandedDerivative {
       gather(row, column, count);
       const Doubles mus[2] = {load_some(mu + column * f_.mu.step, f_.mu.step, count[0]),
                               load_some(mu + (column + width) * f_.mu.step, f_.mu.step, count[1])};
-      const auto row_of = [&](std::int64_t i, int v) __attribute__((always_inline)) {
+      const auto row_of = [&](std::int64_t i, int v) TORCH_IIR_INLINE_LAMBDA {
         const std::int64_t at = i * lanes + v * width;
         return Row{load<Doubles>(diagonal_ + at) + mus[v], load<Doubles>(right_ + at)};
       };
@@ -97,7 +97,7 @@ class BandedDerivative {
   // p = W (g − Aᵀu).
   void project(std::int64_t row, std::int64_t column, const std::int64_t (&count)[2]) {
     Sample* p = f_.p.row(f_.batch, row);
-    const auto write_column = [&](std::int64_t s, const Bank::Entry& entry) __attribute__((always_inline)) {
+    const auto write_column = [&](std::int64_t s, const Bank::Entry& entry) TORCH_IIR_INLINE_LAMBDA {
       for (int v = 0; v < 2; ++v) {
         const std::int64_t at = s * lanes + v * width, at_column = column + v * width;
         const Doubles applied = entry.p * load<Doubles>(u_ + at) + entry.q * load<Doubles>(u_ + at + lanes);

@@ -39,7 +39,7 @@ void times(const Panels& matrix, const double* x, double* to) {
     const double* from = matrix.panel(p);
     Doubles sum[4][panel_vectors] = {};
     std::int64_t j = 0;
-    const auto add = [&](int chain) __attribute__((always_inline)) {
+    const auto add = [&](int chain) TORCH_IIR_INLINE_LAMBDA {
 #pragma GCC unroll 4
       for (int v = 0; v < panel_vectors; ++v) {
         sum[chain][v] += everywhere(x[j]) * load<Doubles>(from + j * panel_rows + v * width);
@@ -61,7 +61,7 @@ void times(const Panels& matrix, const double* x, double* to) {
 // to = Mᵀ x, with `absolute` |M|ᵀ|x|. The columns, and `to`, have room for whole panels.
 template <bool absolute = false>
 void transposed_times(const Panels& matrix, const double* x, double* to) {
-  const auto taken = [](Doubles v) __attribute__((always_inline)) { return absolute ? magnitude(v) : v; };
+  const auto taken = [](Doubles v) TORCH_IIR_INLINE_LAMBDA { return absolute ? magnitude(v) : v; };
   for (std::int64_t j = 0; j < matrix.columns; j += width) {
     Doubles sum[width] = {};
     for (std::int64_t p = 0; p < matrix.count; ++p) {

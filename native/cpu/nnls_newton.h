@@ -201,7 +201,7 @@ class Newton {
       mu[v] = load<Doubles>(mu_ + v * width);
       damping[v] = load<Doubles>(damping_ + v * width);
     }
-    const auto row = [&](std::int64_t i, int v) __attribute__((always_inline)) {
+    const auto row = [&](std::int64_t i, int v) TORCH_IIR_INLINE_LAMBDA {
       const std::int64_t at = i * lanes + v * width;
       const Doubles diagonal = load<Doubles>(now_.diagonal + at);
       const Doubles extra = damping[v] * (entropy ? diagonal : everywhere(bank_.diagonal[i]));
@@ -228,7 +228,7 @@ class Newton {
         sums.qq += bank_.weights[j].qq * x;
       }
     } else {
-      const auto add = [&](const Bank::Weights& weights, Doubles sign) __attribute__((always_inline)) {
+      const auto add = [&](const Bank::Weights& weights, Doubles sign) TORCH_IIR_INLINE_LAMBDA {
         const auto positive = sign > 0;
         sums.pp = positive ? sums.pp + weights.pp : sums.pp;
         sums.pq = positive ? sums.pq + weights.pq : sums.pq;
@@ -376,7 +376,7 @@ void write_x(const NNLS<Sample>& f, const Bank& bank, std::int64_t row, std::int
   Sample* x = f.x.row(f.batch, row);
   const Sample* prior = entropy ? f.prior.row(f.batch, row) : nullptr;
   const Outcome* outcome = f.outcome.row(f.batch, row);
-  const auto dual_at = [&](std::int64_t i, std::int64_t column, std::int64_t count) __attribute__((always_inline)) {
+  const auto dual_at = [&](std::int64_t i, std::int64_t column, std::int64_t count) TORCH_IIR_INLINE_LAMBDA {
     return i < f.m ? load_some(dual + i * f.dual.down + column * f.dual.step, f.dual.step, count) : Doubles{};
   };
   // A stretch of λ stays in the first cache while the columns of a segment are written from it.

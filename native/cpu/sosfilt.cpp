@@ -65,13 +65,14 @@ struct Cascades {
   }
 };
 
-// A row's states, z[s * order + k], from and to where they are kept. Null: zero, not wanted.
+// A row's states, z[(s * order + k) * apart], from and to where they are kept. Null: zero, not wanted.
 template <class State>
-void read_states(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, State* z) {
+void read_states(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, State* z,
+                 int apart = 1) {
   const State* from = states ? states.row(batch, row) : nullptr;
   for (int s = 0; s < sections; ++s) {
     for (int k = 0; k < order; ++k)
-      z[s * order + k] = from != nullptr ? from[s * states.down + k * states.step] : State(0);
+      z[(s * order + k) * apart] = from != nullptr ? from[s * states.down + k * states.step] : State(0);
   }
 }
 template <class State>
@@ -83,16 +84,14 @@ void write_states(const Batch& batch, const Matrices<State>& states, std::int64_
   }
 }
 
-// The same for states times scale[s * apart], z[(s * order + k) * apart]. Null: 1.
+// The same for states times scale[s * apart].
 template <class State>
 void read_scaled(const Batch& batch, const Matrices<const State>& states, std::int64_t row, int sections, double* z,
                  const double* scale, int apart) {
-  const State* from = states ? states.row(batch, row) : nullptr;
+  read_states(batch, states, row, sections, z, apart);
+  if (!states) return;  // not even −0
   for (int s = 0; s < sections; ++s) {
-    for (int k = 0; k < order; ++k) {
-      z[(s * order + k) * apart] =
-          from != nullptr ? from[s * states.down + k * states.step] * (scale != nullptr ? scale[s * apart] : 1) : 0;
-    }
+    for (int k = 0; k < order; ++k) z[(s * order + k) * apart] *= scale[s * apart];
   }
 }
 template <class State>
@@ -361,8 +360,6 @@ class Forward {
   struct SegmentSection {
     alignas(64) double b[(order + 1) * lanes], a[(order + 1) * lanes];  // the same in all lanes
     SegmentTables<order> tables;
-    SegmentTables<order>::Matrix power;  // of one step, for segments of `powered` samples
-    int powered;
     Extended carry[order];
   };
 
@@ -405,10 +402,8 @@ class Forward {
       for (int k = 0; k <= order; ++k) {
         for (int lane = 0; lane < lanes; ++lane) cut[s].b[k * lanes + lane] = b[k], cut[s].a[k * lanes + lane] = a[k];
       }
-      cut[s].powered = longest;
       if (longest == 0) continue;
       sound &= cut[s].tables.build(longest, {-a[1], 1, -a[2], 0}, {b[1] - a[1] * b[0], b[2] - a[2] * b[0]});
-      std::memcpy(&cut[s].power, &cut[s].tables.whole, sizeof(cut[s].power));
     }
     return sound;
   }
@@ -428,9 +423,7 @@ class Forward {
       }
       load_segments<false, cascade_segment_length>(tile, from, f_.x.step, count, cut[0].tables, ends);
       for (int s = 0; s < f_.sections; ++s) {
-        if (cut[s].powered != count) cut[s].tables.power(count, cut[s].power);
-        cut[s].powered = count;
-        scan_segments<order>(cut[s].power, cut[s].carry, ends);
+        scan_segments<order>(cut[s].tables.power_of(count), cut[s].carry, ends);
         const SegmentSection* next = s + 1 < f_.sections ? cut + s + 1 : nullptr;
         cut[s].b[0] == 1 ? pass_segments<true>(tile, count, cut[s], next, ends)
                          : pass_segments<false>(tile, count, cut[s], next, ends);
@@ -755,8 +748,8 @@ class Backward {
       gx[lane] = f_.gx ? f_.gx.row(f_.batch, row) : nullptr;
       cascades_.read_row(row, cascade.section);
       cascade.set_lane(lane);
-      read_scaled(f_.batch, f_.zi, row, f_.sections, states + lane, nullptr, lanes);
-      read_scaled(f_.batch, f_.gzf, row, f_.sections, v + lane, nullptr, lanes);
+      read_states(f_.batch, f_.zi, row, f_.sections, states + lane, lanes);
+      read_states(f_.batch, f_.gzf, row, f_.sections, v + lane, lanes);
     }
     clear_lanes(v, used, order * f_.sections);
     cascade.look_at_gains();

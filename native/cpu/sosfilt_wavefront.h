@@ -114,7 +114,7 @@ template <bool reversed, int depth, class Step>
 TORCH_IIR_INLINE void for_steps(int count, Past<depth>& past, Step step) {
   constexpr int ramp = fill<depth>;
   const int total = count + ramp, whole = count < ramp ? 0 : (count - ramp) / delay * delay;
-  const auto ends = [&](int first, int last) __attribute__((always_inline)) {
+  const auto ends = [&](int first, int last) TORCH_IIR_INLINE_LAMBDA {
     for (int i = first; i < last; ++i) {
       const int n = reversed ? total - 1 - i : i;
       step(n, ActiveLanes<depth>(n, count), past[delay - 1]);
@@ -152,7 +152,7 @@ void wave_filter(const double* in, double* out, int count, const WaveSections<de
   // single multiply-add a step. c2 x′ − a2 z1′ is the second state.
   V z1 = V::load(z[0].lane), ahead = V::load(z[1].lane), before = {};
   Past<depth> past = {};
-  for_steps<false, depth>(count, past, [&](int n, auto lanes, V& slot) __attribute__((always_inline)) {
+  for_steps<false, depth>(count, past, [&](int n, auto lanes, V& slot) TORCH_IIR_INLINE_LAMBDA {
     const V x = slot.shifted_down(lanes.all || n < count ? in[n] : 0);
     V y;
 #pragma GCC unroll 4
@@ -189,7 +189,7 @@ void wave_backward(double* g, int count, const WaveSections<depth>& sections, co
   Past<depth> past = {};
   V gb0 = V::load(gb[0].lane), gb1 = V::load(gb[1].lane), gb2 = V::load(gb[2].lane), ga1 = V::load(ga[1].lane),
     ga2 = V::load(ga[2].lane);
-  for_steps<true, depth>(count, past, [&](int n, auto lanes, V& slot) __attribute__((always_inline)) {
+  for_steps<true, depth>(count, past, [&](int n, auto lanes, V& slot) TORCH_IIR_INLINE_LAMBDA {
     const int t = n - ramp;  // of the last section
     const V from = slot.shifted_up(lanes.all || t >= 0 ? g[t] : 0);
     const V x = V::load(kept + 2 * n * depth), y = V::load(kept + (2 * n + 1) * depth);

@@ -23,7 +23,7 @@ TORCH_IIR_INLINE void solve_tridiagonal(std::int64_t rows, RowOf row, const doub
   Carried above[2], below[2];
   // solution[i] = partial[i] − factor[i] · solution of the neighbour towards the middle
   const auto eliminate = [&](Carried(&carried)[2], std::int64_t i, std::int64_t outer, std::int64_t inner)
-                             __attribute__((always_inline)) {
+                             TORCH_IIR_INLINE_LAMBDA {
 #pragma GCC unroll 2
                                for (int v = 0; v < 2; ++v) {
                                  const std::int64_t at = i * lanes + v * width;
@@ -40,9 +40,9 @@ TORCH_IIR_INLINE void solve_tridiagonal(std::int64_t rows, RowOf row, const doub
                                  store(partial + at, carried[v].partial);
                                }
                              };
-  const auto from_above = [&](std::int64_t i) __attribute__((always_inline)) { eliminate(above, i, i - 1, i); };
+  const auto from_above = [&](std::int64_t i) TORCH_IIR_INLINE_LAMBDA { eliminate(above, i, i - 1, i); };
   const auto from_below = [&](std::int64_t i)
-                              __attribute__((always_inline)) { eliminate(below, i, i == rows - 1 ? -1 : i, i - 1); };
+                              TORCH_IIR_INLINE_LAMBDA { eliminate(below, i, i == rows - 1 ? -1 : i, i - 1); };
   from_above(0);
   for (std::int64_t i = 1; i < half; ++i) {
     from_below(rows - i);
@@ -58,7 +58,7 @@ TORCH_IIR_INLINE void solve_tridiagonal(std::int64_t rows, RowOf row, const doub
     store(solution + (half - 1) * lanes + v * width, up[v]);
     store(solution + half * lanes + v * width, down[v]);
   }
-  const auto substitute = [&](std::int64_t i, Doubles(&value)[2]) __attribute__((always_inline)) {
+  const auto substitute = [&](std::int64_t i, Doubles(&value)[2]) TORCH_IIR_INLINE_LAMBDA {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const std::int64_t at = i * lanes + v * width;
