@@ -14,8 +14,11 @@ from torch import Tensor
 import torch_iir
 
 MIB = 1 << 20
-LARGE = 40 * MIB  # bytes: above the 32 MiB from which memory is kept
-KEPT = 4  # blocks
+LARGE = 40 * MIB  # bytes of an output
+PAGE = 2 * MIB  # a huge one
+PLACES = 32  # blocks that are kept at most,
+MOST_IN_USE = 32 * MIB  # of them as they are,
+MOST = 1 << 30  # and in all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux only")
 
@@ -31,21 +34,34 @@ def lazily_free() -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("LazyFree"))
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    """Fills what is kept with blocks of another size."""
     gc.collect()
-    fillers = [output(0.0, LARGE + 8 * MIB) for _ in range(KEPT)]
-    del fillers
+    torch_iir.empty_cache()
 
 
-def test_memory_is_used_again() -> None:
-    y = output(1.0)
+@pytest.mark.parametrize("size", [PAGE * 7 // 8, PAGE, PAGE + 4, 3 * PAGE - 4, 3 * PAGE, LARGE, LARGE + 4 * 1111])
+def test_memory_is_used_again(size: int) -> None:
+    y = output(1.0, size)
     address = y.data_ptr()
+    assert address % PAGE == 0
     del y
-    again = output(2.0)
+    again = output(2.0, size)
     assert again.data_ptr() == address
     assert bool((again == 2).all())
+
+
+def test_small_outputs_are_torchs() -> None:
+    y = output(1.0, PAGE * 7 // 8 - 4)
+    y.resize_(2 * y.numel())
+    del y
+    assert torch.ops.torch_iir._empty_cache() == 0
 
 
 def test_what_lives_is_not_shared() -> None:
@@ -63,11 +79,35 @@ def test_a_view_holds_its_memory() -> None:
     assert view.tolist() == [3.0] * 4
 
 
-def test_what_is_kept_is_bounded_and_free() -> None:
-    outputs = [output(1.0) for _ in range(KEPT + 2)]
-    assert lazily_free() <= KEPT * (LARGE + 8 * MIB)
-    del outputs
-    assert 0 < lazily_free() <= KEPT * LARGE
+def test_what_is_kept_is_bounded() -> None:
+    blocks = [output(1.0, PAGE) for _ in range(PLACES + 3)]
+    del blocks
+    assert torch.ops.torch_iir._empty_cache() == PLACES * PAGE
+
+    blocks = [output(1.0, MOST // 4) for _ in range(5)]
+    del blocks
+    assert torch.ops.torch_iir._empty_cache() == MOST
+
+
+def test_no_more_than_the_latest_are_not_marked_as_free() -> None:
+    before = lazily_free()
+    blocks = [output(1.0, 2 * PAGE) for _ in range(PLACES)]
+    assert lazily_free() == before
+    blocks.clear()
+    assert lazily_free() - before == pytest.approx(PLACES * 2 * PAGE - MOST_IN_USE, abs=MIB)
+    again = [output(2.0, 2 * PAGE) for _ in range(PLACES)]
+    assert all(bool((y == 2).all()) for y in again)
+    assert lazily_free() == pytest.approx(before, abs=MIB)
+
+
+def test_empty_cache_leaves_what_is_in_use() -> None:
+    y, other = output(1.0), output(2.0)
+    del other
+    before = resident()
+    torch_iir.empty_cache()
+    assert before - resident() == pytest.approx(LARGE, abs=MIB)
+    assert torch.ops.torch_iir._empty_cache() == 0
+    assert bool((y == 1).all())
 
 
 def test_given_back_by_another_thread() -> None:

@@ -9,6 +9,7 @@ from torch_iir import compiler, design, fft, functional, nn, signal, transforms 
 from torch_iir._algorithm import algorithm  # noqa: E402
 from torch_iir._libraries import build_info  # noqa: E402
 from torch_iir._mel_to_audio import mel_to_audio  # noqa: E402
+from torch_iir._memory import empty_cache  # noqa: E402
 from torch_iir._nnls import nnls  # noqa: E402
 from torch_iir.compiler import compile, explain, patch  # noqa: E402
 
@@ -19,6 +20,7 @@ __all__ = [
     "compile",
     "compiler",
     "design",
+    "empty_cache",
     "explain",
     "fft",
     "functional",

@@ -78,23 +78,6 @@ TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
     __builtin_prefetch(bytes + i, to_write, 2);
 }
 
-// Fetches a stretch of memory into the first cache, in its order, some bytes at a call: tiles are read in many streams,
-// which the machine does not foresee, in bursts, which it could not fetch at once.
-class Fetch {
- public:
-  TORCH_IIR_INLINE explicit Fetch(const void* from) : at_(static_cast<const char*>(from)) {}
-  template <int bytes, bool to_write = false>
-  TORCH_IIR_INLINE void next() {
-    constexpr int line = 64;
-#pragma GCC unroll 4
-    for (int i = 0; i < bytes; i += line) __builtin_prefetch(at_ + i, to_write, 3);
-    at_ += bytes;
-  }
-
- private:
-  const char* at_;
-};
-
 // Tiles hold floats where drive and coefficients are floats and lie in memory as they are wanted; else doubles.
 template <class Sample, class Coefficient>
 inline constexpr bool all_float = std::is_same_v<Sample, float> && std::is_same_v<Coefficient, float>;
@@ -165,10 +148,12 @@ class Poles {
   bool with(const RowOfTaps<Coefficient>& a, std::int64_t t, int count, std::int64_t samples, F f) const {
     constexpr bool readable = std::is_same_v<Coefficient, State> || std::is_same_v<Coefficient, float>;
     if constexpr (readable) {
-      if (a.packed()) return run(a.data + t * length_, length_, (samples - t) * length_, count, f);
+      if (a.packed())
+        return run(a.data + t * length_, length_, (samples - t) * length_, is_long_row<Coefficient>(length_), count, f);
     }
     a.read(t, count, copies_, pitch_);
-    return run(static_cast<const State*>(copies_), pitch_, static_cast<std::int64_t>(chunk_ + 2) * pitch_, count, f);
+    const std::int64_t there = static_cast<std::int64_t>(chunk_ + 2) * pitch_;
+    return run(static_cast<const State*>(copies_), pitch_, there, false, count, f);
   }
 
  private:
@@ -176,7 +161,7 @@ class Poles {
   std::size_t size() const { return static_cast<std::size_t>(chunk_ + 2) * pitch_ + 2 * width; }
 
   template <class Value, class F>
-  bool run(const Value* rows, std::int64_t pitch, std::int64_t there, int count, F f) const {
+  bool run(const Value* rows, std::int64_t pitch, std::int64_t there, bool fetched, int count, F f) const {
     bool sound = true;
     if (first_ == 0) {
       for (int i = 0; i < count; ++i) {
@@ -186,7 +171,7 @@ class Poles {
       }
     }
     const int skipped = 1 - first_;
-    f(Recurrence<Value, State>{rows + skipped, inverse_, order_, pitch, there - skipped});
+    f(Recurrence<Value, State>{rows + skipped, inverse_, order_, pitch, there - skipped, fetched});
     return sound;
   }
 

@@ -21,6 +21,7 @@ struct Recurrence {
   int order;
   std::int64_t pitch;
   std::int64_t readable;  // values from `rows` on that are there, if only to be masked out
+  bool fetched;           // into the cache, before they are read
 
   // Whether the block that begins with sample t can be read in whole vectors.
   bool reaches(int t) const { return (t + width - 1) * pitch + width - 1 + whole_vectors(order) <= readable; }
@@ -106,6 +107,10 @@ TORCH_IIR_INLINE Doubles solve_block(int order, Doubles totals, const double* in
   return result;
 }
 
+// What a block reads of the coefficients at a time: a vector of each sample.
+template <class Value>
+inline constexpr int square_bytes = width * width * static_cast<int>(sizeof(Value));
+
 // past[s] as above, for t < count, as far as blocks go; returns where that is.
 template <bool through, bool divided, class Value>
 int recur_in_blocks(const Recurrence<Value, double>& a, const double* drive, int count, double* past) {
@@ -118,8 +123,10 @@ int recur_in_blocks(const Recurrence<Value, double>& a, const double* drive, int
     const Value* row = a.rows + t * pitch;
     double* const y = past + count - t;  // y[0] is the output before the block
     Doubles totals[width] = {};
+    Fetch lines(reinterpret_cast<const char*>(row) + bytes_ahead);
     int q = whole_vectors(order) - width;
     const auto add = [&](Doubles window, bool all) {
+      if (a.fetched) lines.template next<square_bytes<Value>>();
 #pragma GCC unroll 8
       for (int i = 0; i < width; ++i) {
         const Doubles lags = load_doubles(row + i * pitch + q + i);
@@ -199,7 +206,9 @@ int adjoint_in_blocks(const Recurrence<Value, double>& a, const double* g, int b
                                              [&](int n, int) { return row - n * pitch; });
     store_doubles(v + s, out);
     double* to = pending + s + width;
+    Fetch lines(reinterpret_cast<const char*>(row + pitch) - bytes_ahead);
     const auto subtract = [&](int q, bool all) {
+      if (a.fetched) lines.template previous<square_bytes<Value>>();
       Doubles left = load_doubles(to + q);
 #pragma GCC unroll 8
       for (int m = 0; m < width; ++m) {

@@ -11,10 +11,6 @@
 
 #include "large_outputs.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace torch_iir::ops {
 namespace {
 
@@ -51,17 +47,6 @@ To convert(From value) {
   }
 }
 
-// Asks for huge pages where whole ones fit: the kernel then faults once per 2 MiB of a fresh output, not per 4 KiB.
-void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t bytes) {
-#if defined(__linux__)
-  constexpr std::int64_t large = 4 << 20, page = 2 << 20;
-  if (bytes < large) return;
-  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) & ~static_cast<std::uintptr_t>(page - 1);
-  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) & ~static_cast<std::uintptr_t>(page - 1);
-  if (begin < end) static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
-#endif
-}
-
 Handle empty_strided(int dims, const std::int64_t* size, const std::int64_t* stride, std::int32_t code) {
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size, stride, code, device_type(), 0, &handle));
@@ -85,9 +70,7 @@ Handle empty(int dims, const std::int64_t* size, DType dtype) {
                                                   reinterpret_cast<void*>(static_cast<std::intptr_t>(bytes))));
     return Handle(handle);
   }
-  Handle result = empty_strided(dims, size, stride, code);
-  advise_huge_pages(data(result), bytes);
-  return result;
+  return empty_strided(dims, size, stride, code);
 }
 
 Handle empty_int32(int dims, const std::int64_t* size) {

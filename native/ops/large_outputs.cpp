@@ -14,16 +14,22 @@
 namespace torch_iir::ops {
 namespace {
 
-constexpr std::int64_t page = 2 << 20;  // a huge one
+constexpr std::int64_t page = 2 << 20, small_page = 4 << 10;
+// Of what is kept, in bytes: the latest blocks as they are, since marking and using them again costs as much as
+// filtering a tenth of them; those behind them marked as free; the rest not at all.
+constexpr std::int64_t most_in_use = 32 << 20, most_kept = 1 << 30;
 
 struct Block {
   void* data = nullptr;
   std::int64_t bytes = 0;
+  bool marked = false;  // as free
 };
+
+constexpr int places = 32;
 
 struct Kept {
   std::mutex mutex;
-  Block blocks[4];  // the latest first
+  Block blocks[places];  // the latest first, those without data last
 };
 
 // Never destroyed: the last tensors may go after the destructors of this library have run.
@@ -32,7 +38,11 @@ Kept& kept() {
   return *instance;
 }
 
-std::int64_t rounded(std::int64_t bytes) { return (bytes + page - 1) / page * page; }
+// Huge pages, and small ones behind them for what does not nearly fill another.
+std::int64_t rounded(std::int64_t bytes) {
+  const auto up = [](std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; };
+  return bytes % page < large_output ? up(bytes, small_page) : up(bytes, page);
+}
 
 #if defined(__linux__)
 // From the system, not from malloc: what malloc gets back it may keep.
@@ -50,9 +60,18 @@ void* allocate(std::int64_t bytes) {
 void release(const Block& block) {
   if (block.data != nullptr) munmap(block.data, block.bytes);
 }
+// False if that cannot be.
+bool mark_as_free(Block& block) {
+#if defined(MADV_FREE)
+  if (block.data == nullptr || block.marked) return true;
+  block.marked = madvise(block.data, block.bytes, MADV_FREE) == 0;
+#endif
+  return block.marked;
+}
 #else
-void* allocate(std::int64_t bytes) { return std::aligned_alloc(page, static_cast<std::size_t>(bytes)); }
+void* allocate(std::int64_t bytes) { return std::aligned_alloc(small_page, static_cast<std::size_t>(bytes)); }
 void release(const Block& block) { std::free(block.data); }
+bool mark_as_free(Block&) { return false; }
 #endif
 
 }  // namespace
@@ -75,15 +94,36 @@ void* take_large(std::int64_t bytes) {
 }
 
 void give_back_large(void* data, std::int64_t bytes) {
-  Block block{data, rounded(bytes)};
-#if defined(__linux__) && defined(MADV_FREE)
-  if (madvise(data, static_cast<std::size_t>(block.bytes), MADV_FREE) == 0) {
+  Block out[places + 1];  // given to the system at last, without holding up others
+  {
     Kept& all = kept();
     const std::lock_guard lock(all.mutex);
-    for (Block& place : all.blocks) std::swap(block, place);  // the oldest falls out
+    Block block{data, rounded(bytes)};
+    for (Block& place : all.blocks) std::swap(block, place);
+    out[places] = block;  // the oldest
+    std::int64_t total = 0;
+    for (int i = 0; i < places; ++i) {
+      Block& each = all.blocks[i];
+      total += each.bytes;
+      if ((i > 0 && total > most_kept) || (total > most_in_use && !mark_as_free(each))) std::swap(out[i], each);
+    }
   }
-#endif
-  release(block);
+  for (const Block& each : out) release(each);
+}
+
+std::int64_t empty_cache() {
+  Block out[places];
+  {
+    Kept& all = kept();
+    const std::lock_guard lock(all.mutex);
+    std::swap(out, all.blocks);
+  }
+  std::int64_t total = 0;
+  for (const Block& each : out) {
+    total += each.bytes;
+    release(each);
+  }
+  return total;
 }
 
 }  // namespace torch_iir::ops

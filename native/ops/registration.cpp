@@ -7,6 +7,7 @@
 #include "fft.h"
 #include "fftconvolve.h"
 #include "freqz.h"
+#include "large_outputs.h"
 #include "lfilter.h"
 #include "lfilter_fsm.h"
 #include "lfilter_tv.h"
@@ -51,6 +52,7 @@ STABLE_TORCH_LIBRARY(torch_iir, library) {
   library.def(
       "sosfilt_backward(Tensor? gy, Tensor? gzf, Tensor x, Tensor sos, Tensor? zi, int output_mask)"
       " -> (Tensor gx, Tensor gsos, Tensor gzi)");
+  library.def("_empty_cache() -> int");
   library.def("_force_algorithm(int algorithm) -> int");
   library.def("_matrix_power(Tensor matrix, SymInt n) -> (Tensor power, Tensor rest)");
   library.def("_chained_states(Tensor power, Tensor? rest, Tensor inputs, Tensor first) -> Tensor");
@@ -83,5 +85,6 @@ STABLE_TORCH_LIBRARY_IMPL(torch_iir, CompositeExplicitAutograd, library) {
   library.impl("ifft_adjoint", TORCH_BOX(&torch_iir::ops::ifft_adjoint));
   library.impl("rfft_adjoint", TORCH_BOX(&torch_iir::ops::rfft_adjoint));
   library.impl("irfft_adjoint", TORCH_BOX(&torch_iir::ops::irfft_adjoint));
+  library.impl("_empty_cache", TORCH_BOX(&torch_iir::ops::empty_cache));
   library.impl("_force_algorithm", TORCH_BOX(&torch_iir::ops::force_algorithm));
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import torch_iir
+
 
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], turns: int = 20, turn: float = 0.02
@@ -32,23 +34,22 @@ def interleaved(
 def peak_bytes(call: Callable[[], object]) -> int | None:
     """By how much a call raises the resident memory of the process at its highest, to some 4 KiB pages.
 
-    Memory that the process had marked as free, as torch_iir does with that of earlier outputs, counts when the call
-    uses it. The least of three calls: the kernel counts pages in batches. None where Linux does not tell.
+    The least of three calls: the kernel counts pages in batches. None where Linux does not tell.
     """
-    reset, status, maps = (Path("/proc/self") / name for name in ("clear_refs", "status", "smaps_rollup"))
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
-    def kibibytes(table: Path, key: str) -> int:
-        return next(int(line.split()[1]) for line in table.read_text().splitlines() if line.startswith(key))
+    def kibibytes(key: str) -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
 
     rises = []
     try:
         for _ in range(3):
-            ctypes.CDLL(None).malloc_trim(0)  # or it would find the pages of an earlier call
+            torch_iir.empty_cache()  # or it would find the pages of an earlier call
+            ctypes.CDLL(None).malloc_trim(0)
             reset.write_text("5")
-            before, free = kibibytes(status, "VmRSS"), kibibytes(maps, "LazyFree")
+            before = kibibytes("VmRSS")
             result = call()
-            used = free - kibibytes(maps, "LazyFree")
-            rises.append(max(kibibytes(status, "VmHWM") - before + max(used, 0), 0))
+            rises.append(max(kibibytes("VmHWM") - before, 0))
             del result
         return 1024 * min(rises)
     except (OSError, AttributeError):
