@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,29 @@ def test_given_back_by_another_thread() -> None:
     thread.start()
     thread.join()
     assert output(2.0).data_ptr() == address
+
+
+def test_in_the_child_of_a_fork() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # torch's other threads stay behind
+    try:
+        y, other = output(1.0), output(2.0)
+        del other
+        child = os.fork()
+        if child == 0:  # no exception may reach pytest from here
+            os._exit(0 if bool((output(3.0) == 3).all()) and bool((y == 1).all()) else 1)
+        assert bool((output(4.0) == 4).all())
+        for _ in range(600):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the child hangs")
+        assert status == 0
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_outputs_are_ordinary_tensors() -> None:

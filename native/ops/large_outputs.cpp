@@ -8,6 +8,7 @@
 #include <utility>
 
 #if defined(__linux__)
+#include <pthread.h>
 #include <sys/mman.h>
 #endif
 
@@ -29,12 +30,20 @@ constexpr int places = 32;
 
 struct Kept {
   std::mutex mutex;
-  Block blocks[places];  // the latest first, those without data last
+  Block blocks[places];  // the latest first
 };
 
 // Never destroyed: the last tensors may go after the destructors of this library have run.
 Kept& kept() {
-  static Kept* const instance = new Kept;
+  static Kept* const instance = [] {
+#if defined(__linux__)
+    // The child of a fork has none of the threads that might unlock it.
+    const auto lock = [] { kept().mutex.lock(); };
+    const auto unlock = [] { kept().mutex.unlock(); };
+    pthread_atfork(lock, unlock, unlock);
+#endif
+    return new Kept;
+  }();
   return *instance;
 }
 
@@ -99,8 +108,11 @@ void give_back_large(void* data, std::int64_t bytes) {
     Kept& all = kept();
     const std::lock_guard lock(all.mutex);
     Block block{data, rounded(bytes)};
-    for (Block& place : all.blocks) std::swap(block, place);
-    out[places] = block;  // the oldest
+    for (Block& place : all.blocks) {
+      std::swap(block, place);
+      if (block.data == nullptr) break;
+    }
+    out[places] = block;  // the oldest, if all places were taken
     std::int64_t total = 0;
     for (int i = 0; i < places; ++i) {
       Block& each = all.blocks[i];
