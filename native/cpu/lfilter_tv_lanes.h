@@ -25,14 +25,6 @@ TORCH_IIR_INLINE constexpr int place(int k, int length, int order) {
   return reversed ? order - k : k - (order + 1 - length);
 }
 
-// The value itself, in a register: for the compiler, no conversion that it might do again at the next use.
-TORCH_IIR_INLINE Doubles kept(Doubles value) {
-#if defined(__AVX512F__)
-  asm("" : "+v"(value));
-#endif
-  return value;
-}
-
 // The recurrence in `width` lanes, with the state in registers. Forwards it takes the drive and gives y, backwards the
 // gradient of y and v. With `divided`, the coefficients begin with a[0], whose inverse is given. From one output to the
 // next the chain is a single multiply-add (and the division).

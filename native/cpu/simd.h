@@ -231,6 +231,16 @@ struct TileOf<float> {
 template <class Sample>
 using Tile = typename TileOf<Sample>::type;
 
+// The value itself, in a register, computed here: the compiler neither puts it off, which keeps what it is computed
+// from in registers, nor does a conversion again at the next use.
+template <class V>
+TORCH_IIR_INLINE V kept(V value) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
+
 // ---- transposes ----------------------------------------------------------------------------------------------
 
 template <class Index, class V, std::size_t... i>
@@ -360,8 +370,12 @@ TORCH_IIR_INLINE Floats joined(V low, V high, std::index_sequence<i...>) {
 }
 TORCH_IIR_INLINE Floats narrowed(Pair value, float, int) {
   using Some = Vector<float, width>;
-  return joined(__builtin_convertvector(value.low, Some), __builtin_convertvector(value.high, Some),
-                std::make_index_sequence<lanes>{});
+  const Some low = __builtin_convertvector(value.low, Some), high = __builtin_convertvector(value.high, Some);
+#if defined(__AVX512DQ__)
+  return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)low), (__m256)high, 1);
+#else
+  return joined(low, high, std::make_index_sequence<lanes>{});
+#endif
 }
 TORCH_IIR_INLINE Doubles narrowed(Pair value, double, int q) { return q == 0 ? value.low : value.high; }
 
@@ -501,7 +515,7 @@ TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::in
         for (int i = 0; i < S::n; ++i) {
           const Pair value = produce(strip * S::n + i);
 #pragma GCC unroll 2
-          for (int q = 0; q < squares; ++q) v[q][reversed ? S::n - 1 - i : i] = narrowed(value, Sample{}, q);
+          for (int q = 0; q < squares; ++q) v[q][reversed ? S::n - 1 - i : i] = kept(narrowed(value, Sample{}, q));
           if ((i + 1) % S::group == 0) {
 #pragma GCC unroll 2
             for (int q = 0; q < squares; ++q) S::within_groups(v[q] + (reversed ? S::n - 1 - i : i + 1 - S::group));
