@@ -8,77 +8,96 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-// Four outputs at once share each coefficient, and a window of four rows slides along the taps: two loads for four
-// multiply-adds. A multiply-add takes four cycles and two begin in each, so that only all lanes together, as far as
-// there are registers, are sums enough to keep the machine busy.
+// Four outputs of all lanes at once share each coefficient: a multiply-add takes four cycles and two begin in each, so
+// that it takes eight sums to keep the machine busy. Where there are registers for it, a window of four rows slides
+// along the taps, half a load for a multiply-add; else each reads its row from memory.
 inline constexpr int outputs = 4;
-inline constexpr int vectors_at_once = many_registers ? lanes / width : 1;
-inline constexpr int lanes_at_once = vectors_at_once * width;
+inline constexpr int halves = lanes / width;
 
-struct Some {
-  Doubles of[vectors_at_once];
+struct All {
+  Doubles of[halves];
 };
 struct Four {
-  Some y[outputs];
+  All y[outputs];
 };
 
-TORCH_IIR_INLINE Some load_some(const double* from) {
-  Some v;
+TORCH_IIR_INLINE All load_all(const double* from) {
+  All v;
 #pragma GCC unroll 2
-  for (int i = 0; i < vectors_at_once; ++i) v.of[i] = load_doubles(from + i * width);
+  for (int i = 0; i < halves; ++i) v.of[i] = load_doubles(from + i * width);
   return v;
 }
-TORCH_IIR_INLINE void store_some(double* to, Some v) {
+TORCH_IIR_INLINE void store_all(double* to, All v) {
 #pragma GCC unroll 2
-  for (int i = 0; i < vectors_at_once; ++i) store_doubles(to + i * width, v.of[i]);
+  for (int i = 0; i < halves; ++i) store_doubles(to + i * width, v.of[i]);
 }
-TORCH_IIR_INLINE void add_product(Some& to, Some p, Some q) {
+TORCH_IIR_INLINE void add_product(All& to, All p, All q) {
 #pragma GCC unroll 2
-  for (int i = 0; i < vectors_at_once; ++i) to.of[i] += p.of[i] * q.of[i];
+  for (int i = 0; i < halves; ++i) to.of[i] += p.of[i] * q.of[i];
 }
-TORCH_IIR_INLINE void subtract_product(Some& from, Some p, Some q) {
+TORCH_IIR_INLINE void subtract_product(All& from, All p, All q) {
 #pragma GCC unroll 2
-  for (int i = 0; i < vectors_at_once; ++i) from.of[i] -= p.of[i] * q.of[i];
+  for (int i = 0; i < halves; ++i) from.of[i] -= p.of[i] * q.of[i];
 }
 
 TORCH_IIR_INLINE Four load_four(const double* row) {
-  return {{load_some(row), load_some(row + lanes), load_some(row + 2 * lanes), load_some(row + 3 * lanes)}};
+  return {{load_all(row), load_all(row + lanes), load_all(row + 2 * lanes), load_all(row + 3 * lanes)}};
 }
 TORCH_IIR_INLINE void store_four(double* row, const Four& v) {
 #pragma GCC unroll 4
-  for (int i = 0; i < outputs; ++i) store_some(row + i * lanes, v.y[i]);
+  for (int i = 0; i < outputs; ++i) store_all(row + i * lanes, v.y[i]);
 }
 
-// Σ_{k ≤ order} b[k] x[t − k] for four t; x points to the first, b to its lane.
+// Σ_{k ≤ order} b[k] x[t − k] for four t; x points to the first.
 TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
-  Four sums{}, w = load_four(x);
-  Some c = load_some(b);
-#pragma GCC unroll 4
-  for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
-#pragma GCC unroll 4
-  for (int k = 1; k <= order; ++k) {
-    w.y[3] = w.y[2], w.y[2] = w.y[1], w.y[1] = w.y[0], w.y[0] = load_some(x - k * lanes);
-    c = load_some(b + k * lanes);
+  Four sums{};
+  if constexpr (many_registers) {
+    Four w = load_four(x);
+    All c = load_all(b);
 #pragma GCC unroll 4
     for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
+#pragma GCC unroll 4
+    for (int k = 1; k <= order; ++k) {
+      w.y[3] = w.y[2], w.y[2] = w.y[1], w.y[1] = w.y[0], w.y[0] = load_all(x - k * lanes);
+      c = load_all(b + k * lanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
+    }
+  } else {
+#pragma GCC unroll 2
+    for (int k = 0; k <= order; ++k) {
+      const All c = load_all(b + k * lanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, load_all(x + (i - k) * lanes));
+    }
   }
   return sums;
 }
 
 // Four outputs of the all-pole recurrence with drive u, order ≥ 4; y points to the first, and is preceded by the past.
 TORCH_IIR_INLINE Four all_pole_four(Four u, const double* y, int order, const double* a) {
-  Some &y0 = u.y[0], &y1 = u.y[1], &y2 = u.y[2], &y3 = u.y[3];
+  All &y0 = u.y[0], &y1 = u.y[1], &y2 = u.y[2], &y3 = u.y[3];
   // the oldest first, so that the chain through the newest outputs is short
-  Some w0 = load_some(y - order * lanes), w1 = load_some(y - (order - 1) * lanes),
-       w2 = load_some(y - (order - 2) * lanes);
+  if constexpr (many_registers) {
+    All w0 = load_all(y - order * lanes), w1 = load_all(y - (order - 1) * lanes),
+        w2 = load_all(y - (order - 2) * lanes);
 #pragma GCC unroll 4
-  for (int k = order; k >= outputs; --k) {
-    const Some w3 = load_some(y - (k - 3) * lanes), c = load_some(a + k * lanes);
-    subtract_product(y0, c, w0), subtract_product(y1, c, w1);
-    subtract_product(y2, c, w2), subtract_product(y3, c, w3);
-    w0 = w1, w1 = w2, w2 = w3;
+    for (int k = order; k >= outputs; --k) {
+      const All w3 = load_all(y - (k - 3) * lanes), c = load_all(a + k * lanes);
+      subtract_product(y0, c, w0), subtract_product(y1, c, w1);
+      subtract_product(y2, c, w2), subtract_product(y3, c, w3);
+      w0 = w1, w1 = w2, w2 = w3;
+    }
+  } else {
+#pragma GCC unroll 2
+    for (int k = order; k >= outputs; --k) {
+      const All c = load_all(a + k * lanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < outputs; ++i) subtract_product(u.y[i], c, load_all(y + (i - k) * lanes));
+    }
   }
-  const Some a1 = load_some(a + lanes), a2 = load_some(a + 2 * lanes), a3 = load_some(a + 3 * lanes);
+  const All w0 = load_all(y - 3 * lanes), w1 = load_all(y - 2 * lanes), w2 = load_all(y - lanes);
+  const All a1 = load_all(a + lanes), a2 = load_all(a + 2 * lanes), a3 = load_all(a + 3 * lanes);
   subtract_product(y0, a3, w0), subtract_product(y1, a3, w1), subtract_product(y2, a3, w2);
   subtract_product(y0, a2, w1), subtract_product(y1, a2, w2);
   subtract_product(y0, a1, w2);
@@ -104,8 +123,7 @@ TORCH_IIR_INLINE Doubles all_pole_one(Doubles u, const double* y, int order, con
 void fir_tile(const double* from, double* to, int count, int order, const double* b) {
   int t = 0;
   for (; t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once)
-      store_four(to + at, fir_four(from + at, order, b + lane));
+    store_four(to + t * lanes, fir_four(from + t * lanes, order, b));
   }
   for (; t < count; ++t) {
     for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width)
@@ -117,9 +135,8 @@ void fir_tile(const double* from, double* to, int count, int order, const double
 void all_pole_tile(double* y, int count, int order, const double* a) {
   int t = 0;
   for (; order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once) {
-      store_four(y + at, all_pole_four(load_four(y + at), y + at, order, a + lane));
-    }
+    double* const four = y + t * lanes;
+    store_four(four, all_pole_four(load_four(four), four, order, a));
   }
   for (; t < count; ++t) {
     for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
@@ -139,9 +156,8 @@ void pole_zero_tile(const double* x, double* y, int count, int b_order, const do
     }
   }
   for (; a_order >= outputs && t + outputs <= count; t += outputs) {
-    for (int at = t * lanes, lane = 0; lane < lanes; at += lanes_at_once, lane += lanes_at_once) {
-      store_four(y + at, all_pole_four(fir_four(x + at, b_order, b + lane), y + at, a_order, a + lane));
-    }
+    double* const four = y + t * lanes;
+    store_four(four, all_pole_four(fir_four(x + t * lanes, b_order, b), four, a_order, a));
   }
   if (a_order < outputs) {
     fir_tile(x + t * lanes, y + t * lanes, count - t, b_order, b);
