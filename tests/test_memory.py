@@ -20,7 +20,7 @@ MIB = 1 << 20
 LARGE = 40 * MIB  # bytes of an output
 PAGE = 2 * MIB  # a huge one
 PLACES = 32  # blocks that are kept at most,
-MOST_IN_USE = 32 * MIB  # of them as they are,
+MOST_UNMARKED = 32 * MIB  # bytes of them that are not marked as free,
 MOST = 1 << 30  # and in all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux only")
@@ -97,7 +97,7 @@ def test_no_more_than_the_latest_are_not_marked_as_free() -> None:
     blocks = [output(1.0, 2 * PAGE) for _ in range(PLACES)]
     assert lazily_free() == before
     blocks.clear()
-    assert lazily_free() - before == pytest.approx(PLACES * 2 * PAGE - MOST_IN_USE, abs=MIB)
+    assert lazily_free() - before == pytest.approx(PLACES * 2 * PAGE - MOST_UNMARKED, abs=MIB)
     again = [output(2.0, 2 * PAGE) for _ in range(PLACES)]
     assert all(bool((y == 2).all()) for y in again)
     assert lazily_free() == pytest.approx(before, abs=MIB)

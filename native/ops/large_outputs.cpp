@@ -15,10 +15,10 @@
 namespace torch_iir::ops {
 namespace {
 
-constexpr std::int64_t page = 2 << 20, small_page = 4 << 10;
+constexpr std::int64_t page = 2 << 20, small_page = 64 << 10;  // the largest of those that systems have as small ones
 // Of what is kept, in bytes: the latest blocks as they are, since marking and using them again costs as much as
 // filtering a tenth of them; those behind them marked as free; the rest not at all.
-constexpr std::int64_t most_in_use = 32 << 20, most_kept = 1 << 30;
+constexpr std::int64_t most_unmarked = 32 << 20, most_kept = 1 << 30;
 
 struct Block {
   void* data = nullptr;
@@ -47,7 +47,7 @@ Kept& kept() {
   return *instance;
 }
 
-// Huge pages, and small ones behind them for what does not nearly fill another.
+// Huge pages, and small ones after them for what does not nearly fill another.
 std::int64_t rounded(std::int64_t bytes) {
   const auto up = [](std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit * unit; };
   return bytes % page < large_output ? up(bytes, small_page) : up(bytes, page);
@@ -117,7 +117,7 @@ void give_back_large(void* data, std::int64_t bytes) {
     for (int i = 0; i < places; ++i) {
       Block& each = all.blocks[i];
       total += each.bytes;
-      if ((i > 0 && total > most_kept) || (total > most_in_use && !mark_as_free(each))) std::swap(out[i], each);
+      if ((i > 0 && total > most_kept) || (total > most_unmarked && !mark_as_free(each))) std::swap(out[i], each);
     }
   }
   for (const Block& each : out) release(each);
