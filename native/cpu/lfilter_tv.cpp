@@ -69,15 +69,6 @@ int lane_tile(int length) {
 
 inline constexpr int ahead_in_rows = 128;  // samples by which rows are fetched into the cache
 
-// Fetches `count` values into the second cache.
-template <bool to_write, class T>
-TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
-  constexpr int line = 64;
-  const auto* bytes = reinterpret_cast<const char*>(from);
-  for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(sizeof(T)); i += line)
-    __builtin_prefetch(bytes + i, to_write, 2);
-}
-
 // Tiles hold floats where drive and coefficients are floats and lie in memory as they are wanted; else doubles.
 template <class Sample, class Coefficient>
 inline constexpr bool all_float = std::is_same_v<Sample, float> && std::is_same_v<Coefficient, float>;
@@ -949,9 +940,10 @@ class Backward {
       }
       for (int lane = 0; lane < used; ++lane) {
         if (t >= longest) {  // these are more streams than the machine follows by itself
-          if (f_.y.step == 1) fetch<false>(row[lane].y + t - longest, longest);
-          if (row[lane].gx != nullptr) fetch<true>(row[lane].gx + t - longest, longest);
-          if (row[lane].ga.rows != nullptr) fetch<true>(row[lane].ga.rows + (t - longest) * length, longest * length);
+          if (f_.y.step == 1) fetch<false, 2>(row[lane].y + t - longest, longest);
+          if (row[lane].gx != nullptr) fetch<true, 2>(row[lane].gx + t - longest, longest);
+          if (row[lane].ga.rows != nullptr)
+            fetch<true, 2>(row[lane].ga.rows + (t - longest) * length, longest * length);
         }
         spending.spend(row[lane], t, count, v + lane * longest, owed + lane * lag_);
       }

@@ -22,24 +22,30 @@ struct Backwards {
 template <class Value, class State>
 inline constexpr bool plain_double = std::is_same_v<State, double> && std::is_same_v<Value, Tile<Value>>;
 
+inline constexpr int cache_line = 64;
+
+// Fetches `count` values into the first cache; into the second with `locality` 2.
+template <bool to_write = false, int locality = 3, class T>
+TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
+  const auto* bytes = reinterpret_cast<const char*>(from);
+  for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(sizeof(T)); i += cache_line)
+    __builtin_prefetch(bytes + i, to_write, locality);
+}
+
 // Fetches a stretch of memory into the first cache, from its beginning on or from its end back, some bytes at a call.
 class Fetch {
  public:
   TORCH_IIR_INLINE explicit Fetch(const void* from) : at_(static_cast<const char*>(from)) {}
   template <int bytes, bool to_write = false>
   TORCH_IIR_INLINE void next() {
-#pragma GCC unroll 4
-    for (int i = 0; i < bytes; i += line) __builtin_prefetch(at_ + i, to_write, 3);
+    fetch<to_write>(at_, bytes);
     at_ += bytes;
   }
   template <int bytes>
   TORCH_IIR_INLINE void previous() {
     at_ -= bytes;
-#pragma GCC unroll 4
-    for (int i = 0; i < bytes; i += line) __builtin_prefetch(at_ + i, false, 3);
+    fetch(at_, bytes);
   }
-
-  static constexpr int line = 64;
 
  private:
   const char* at_;
@@ -50,7 +56,7 @@ class Fetch {
 inline constexpr int bytes_ahead = 8192;
 template <class Value>
 bool is_long_row(std::int64_t length) {
-  return length * static_cast<std::int64_t>(sizeof(Value)) > Fetch::line;
+  return length * static_cast<std::int64_t>(sizeof(Value)) > cache_line;
 }
 
 // Which two frames a sample lies between, and how near to the second; from sample to sample without a division.
@@ -185,15 +191,13 @@ struct TapsGradient {
   void put_rows(std::int64_t last, int begin, int count, const State* v, const State* past) const {
     const std::int64_t apart = step;  // stores in vectors might change members, for all the compiler knows
     const int taps = length, in_vectors = plain_double<Coefficient, State> && step == 1 ? length / width * width : 0;
-    const int bytes_fetched =
-        is_long_row<Coefficient>(in_vectors) ? in_vectors * static_cast<int>(sizeof(Coefficient)) : 0;
+    const int fetched = is_long_row<Coefficient>(in_vectors) ? in_vectors : 0;
     for (int s = begin; s < count; ++s) {
       const State value = v[s];
       Coefficient* to = rows + (last - s) * down;
       int k = 0;
       if constexpr (plain_double<Coefficient, State>) {
-        for (int i = 0; i < bytes_fetched; i += Fetch::line)
-          __builtin_prefetch(reinterpret_cast<const char*>(to) - bytes_ahead + i, true, 3);
+        fetch<true>(to - bytes_ahead / static_cast<int>(sizeof(Coefficient)), fetched);
         for (; k < in_vectors; k += width) store_doubles(to + k, value * load_doubles(past + s + k));
       }
       for (; k < taps; ++k) write(to[k * apart], value * conjugate(past[s + k]));

@@ -371,7 +371,7 @@ TORCH_IIR_INLINE Floats joined(V low, V high, std::index_sequence<i...>) {
 TORCH_IIR_INLINE Floats narrowed(Pair value, float, int) {
   using Some = Vector<float, width>;
   const Some low = __builtin_convertvector(value.low, Some), high = __builtin_convertvector(value.high, Some);
-#if defined(__AVX512DQ__)
+#if defined(__AVX512DQ__)  // of the shuffle GCC makes two instructions
   return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)low), (__m256)high, 1);
 #else
   return joined(low, high, std::make_index_sequence<lanes>{});
