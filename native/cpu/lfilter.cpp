@@ -18,22 +18,27 @@ namespace {
 inline constexpr int tile_rows = 64;        // samples of each lane in a tile
 inline constexpr int bank_tile_rows = 32;   // the same on the way back through a bank: faster by a tenth
 inline constexpr int ahead_in_rows = 64;    // samples by which rows are fetched into the cache
+// Samples of each lane in a tile that keeps a history of `order` of them.
+constexpr int tile_length(int order) { return order <= 32 ? tile_rows : 2 * tile_rows; }
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
-inline constexpr int chunk = 512;           // samples between two looks at what the blocks put out
+// Samples between two looks at what the blocks put out. Not a multiple of 4 KiB of doubles: what is stored in one buffer
+// and loaded from the next to it would agree in the bits by which the machine looks for dependences.
+inline constexpr int chunk = 1280;
 
-// f(Number<order>) for an order up to register_order.
+// f(Number<n>) for an n from `least` to `most`.
+template <int least, int most, class F>
+TORCH_IIR_INLINE void with_number(int n, F&& f) {
+  if constexpr (least == most) {
+    f(Number<most>{});
+  } else if (n == least) {
+    f(Number<least>{});
+  } else {
+    with_number<least + 1, most>(n, f);
+  }
+}
 template <class F>
 TORCH_IIR_INLINE void with_order(int order, F&& f) {
-  static_assert(register_order == 6);
-  switch (order) {
-    case 0: return f(Number<0>{});
-    case 1: return f(Number<1>{});
-    case 2: return f(Number<2>{});
-    case 3: return f(Number<3>{});
-    case 4: return f(Number<4>{});
-    case 5: return f(Number<5>{});
-    default: return f(Number<6>{});
-  }
+  with_number<0, register_order>(order, f);
 }
 
 // Whether an algorithm can run filters of this order.
@@ -154,13 +159,19 @@ class Forward {
     return true;
   }
 
+  // Where the states of rows in lanes live.
+  bool in_registers() const { return order_ <= register_order; }
+  bool half_in_registers() const {  // all taps up to the order are computed, whatever b and a have of them
+    return !in_registers() && order_ <= half_register_order && 2 * (f_.b_length + f_.a_length - 2) >= 3 * order_;
+  }
+
   // Rows in lanes; the last group may have lanes to spare.
   bool group_rows(std::int64_t first, int used) {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
-    const bool in_registers = order_ <= register_order;
-    const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
-    const std::size_t tile_size = in_registers ? static_cast<std::size_t>(length) * lanes : 0;
-    const std::size_t rows_of_tiles = in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
+    const bool recurse_in_registers = in_registers() || half_in_registers();
+    const int length = tile_length(order_);
+    const std::size_t tile_size = recurse_in_registers ? static_cast<std::size_t>(length) * lanes : 0;
+    const std::size_t rows_of_tiles = recurse_in_registers ? 0 : static_cast<std::size_t>(order_ + 1 + length) * lanes;
     Scratch scratch(3 * Scratch::bytes<double>(state) + 2 * Scratch::bytes<double>(n) +
                         2 * Scratch::bytes<double>(rows_of_tiles) + Scratch::bytes<Tile<Sample>>(tile_size),
                     context_, first / lanes);
@@ -193,7 +204,6 @@ class Forward {
   // Tiles of `length` samples, or of neighbours `xs` and `ys` where the order is too high for registers.
   void run_group(std::int64_t first, int used, int length, Tile<Sample>* tile, double* xs, double* ys, const double* b,
                  const double* a, double* z) {
-    const bool in_registers = order_ <= register_order;
     const Sample* x[lanes];
     Sample* y[lanes];
     for (int lane = 0; lane < lanes; ++lane) {
@@ -205,7 +215,7 @@ class Forward {
       for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
     };
 
-    if (in_registers && all_the_same(x)) {
+    if (in_registers() && all_the_same(x)) {
       alignas(64) double shared[chunk];
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += chunk) {
@@ -215,12 +225,23 @@ class Forward {
           advance(count);
         }
       });
-    } else if (in_registers) {
+    } else if (in_registers()) {
       with_order(order_, [&](auto order) {
         for (std::int64_t t = 0; t < f_.samples; t += length) {
           const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
           load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
           filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z);
+          advance(count);
+        }
+      });
+    } else if (half_in_registers()) {
+      with_number<register_order + 1, half_register_order>(order_, [&](auto order) {
+        for (std::int64_t t = 0; t < f_.samples; t += length) {
+          const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
+          load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
+          filter_in_place<order.value>(tile, count, b, a, z);
+          store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
+                                           [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(tile + i * lanes); });
           advance(count);
         }
       });
@@ -331,7 +352,7 @@ class Forward {
   }
 
   bool blocks_row(std::int64_t row) {
-    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = block_history(order_);
     const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
     Scratch scratch(4 * Scratch::bytes<double>(n + block) + 2 * Scratch::bytes<double>(buffer) +
                         Scratch::bytes<double>(block_table_size(b_order, a_order)) + Scratch::bytes<double>(block) +
@@ -362,11 +383,41 @@ class Forward {
     return true;
   }
 
+  // `count` samples by blocks; false if some output is not finite: y is of no use then, and x as it was.
+  bool filter_chunk(const Sample* x, Sample* y, int count, const double* tables, const double* extra, double* xs,
+                    double* ys) {
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1;
+    if constexpr (plain<Sample>) {
+      if (f_.x.step == 1 && f_.y.step == 1) {
+        Doubles probe{};
+        filter_blocks(
+            xs, ys, count, b_order, a_order, tables, extra,
+            [&](int t) TORCH_IIR_INLINE_LAMBDA {
+              for (int i = t; i < t + block; i += width) store_doubles(xs + i, load_doubles(x + i));
+            },
+            [&](int t, const Doubles(&outputs)[block_vectors]) TORCH_IIR_INLINE_LAMBDA {
+              for (int v = 0; v < block_vectors; ++v) {
+                probe += outputs[v] * 0;
+                store_doubles(y + t + v * width, outputs[v]);
+              }
+            });
+        if (sum(probe) == 0) return true;
+        write_samples(y, 1, xs, count);  // y may be x
+        return false;
+      }
+    }
+    read_samples(xs, x, f_.x.step, count);
+    filter_blocks(xs, ys, count, b_order, a_order, tables, extra);
+    if (!finite(ys, count)) return false;
+    write_samples(y, f_.y.step, ys, count);
+    return true;
+  }
+
   // As many samples as blocks are good for, and how many these are; z moves past them. xs and ys are preceded by room
   // for the history.
   std::int64_t run_blocks(const Sample* x, Sample* y, const double* tables, const double* h, const double* b,
                           const double* a, double* z, double* extra, double* xs, double* ys) {
-    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
+    const int start = block_history(order_);
     const int initial = (order_ + block - 1) / block * block;  // outputs to which the initial state adds
     for (int t = 0; t < initial; ++t) {
       extra[t] = 0;
@@ -380,10 +431,8 @@ class Forward {
       // a chunk has the initial state's response in all of its outputs or in none
       const int most = t < initial && initial - t < chunk ? static_cast<int>(initial - t) : chunk;
       const int count = whole - t < most ? static_cast<int>(whole - t) : most;
-      read_samples(xs, x + t * f_.x.step, f_.x.step, count);
-      filter_blocks(xs, ys, count, b_order, a_order, tables, t < initial ? extra + t : nullptr);
-      if (!finite(ys, count)) break;  // the direct form takes over
-      write_samples(y + t * f_.y.step, f_.y.step, ys, count);
+      if (!filter_chunk(x + t * f_.x.step, y + t * f_.y.step, count, tables, t < initial ? extra + t : nullptr, xs, ys))
+        break;  // the direct form takes over
       std::memmove(xs - order_, xs + count - order_, sizeof(double) * order_);
       std::memmove(ys - order_, ys + count - order_, sizeof(double) * order_);
       t += count;
@@ -517,7 +566,7 @@ class Backward {
   bool group_rows(std::int64_t first, int used, double* sums) const {
     const std::size_t n = static_cast<std::size_t>(order_) + 1, state = n * lanes;
     const bool in_registers = order_ <= register_order;
-    const int length = order_ <= 16 ? tile_rows : 2 * tile_rows;
+    const int length = tile_length(order_);
     const std::size_t samples = static_cast<std::size_t>(length) * lanes;
     const std::size_t tile_size = in_registers ? samples : 0, history = in_registers ? 0 : samples + state;
     Scratch scratch(5 * Scratch::bytes<double>(state) + 5 * Scratch::bytes<double>(n) +
@@ -727,7 +776,7 @@ class Backward {
 
   // Chunks from the end, in reverse: v by blocks of its recurrence, then gx and the correlations from v.
   bool blocks_row(std::int64_t row, double* sums) const {
-    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = order_ + block;
+    const int b_order = f_.b_length - 1, a_order = f_.a_length - 1, start = block_history(order_);
     const std::size_t n = static_cast<std::size_t>(order_) + 1, buffer = static_cast<std::size_t>(start) + chunk;
     Scratch scratch(5 * Scratch::bytes<double>(n) + Scratch::bytes<double>(n + direct_window) +
                     3 * Scratch::bytes<double>(buffer) + Scratch::bytes<double>(block_table_size(0, a_order)) +

@@ -18,6 +18,8 @@ inline constexpr int blocks_at_once = 4;  // share each load of X; their outputs
 
 // Y has a column for each output of the block before, though a_order be less: they are at hand in a register.
 constexpr int past_columns(int a_order) { return a_order > block ? a_order : block; }
+// Samples of history before a chunk of blocks, at least the order and a block; whole blocks, so that all are aligned.
+constexpr int block_history(int order) { return (order + 2 * block - 1) / block * block; }
 constexpr int block_table_size(int b_order, int a_order) { return (b_order + block + past_columns(a_order)) * block; }
 
 // X (b_order + block columns) and then Y (past_columns(a_order), the oldest output's first). `h` receives the impulse
@@ -84,9 +86,11 @@ TORCH_IIR_INLINE void add_recent(Doubles (&sums)[4][block_vectors], const Double
 // y[0 … count) for count a multiple of `block`; x is preceded by b_order samples of history and followed by readable
 // ones, up to a multiple of blocks_at_once * block; y is preceded by past_columns(a_order), of which those before
 // a_order count for nothing but have to be finite. `extra`, if not null, is added to the outputs (the response to the
-// initial state).
+// initial state). read(t) is called before the inputs [t, t + block) are read, write(t, outputs) when these are there:
+// the chain from block to block leaves time for both.
+template <class Read = Nothing, class Write = Nothing>
 void filter_blocks(const double* x, double* y, int count, int b_order, int a_order, const double* tables,
-                   const double* extra) {
+                   const double* extra, Read read = {}, Write write = {}) {
   const double* const past = tables + (b_order + block) * block;
   const int older = past_columns(a_order) - block;
   Doubles last[block_vectors], recent[block][block_vectors];  // the block before; the columns that answer to it
@@ -111,10 +115,12 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
       }
     }
   };
+  constexpr int group = blocks_at_once * block, read_ahead = 2 * group;
+  for (int t = 0; t < read_ahead && t < count; t += block) read(t);
   add_inputs(0, 0, columns);
-  for (int t = 0; t < count; t += blocks_at_once * block) {
-    const int here = count - t < blocks_at_once * block ? (count - t) / block : blocks_at_once;
-    const bool more = t + blocks_at_once * block < count;
+  for (int t = 0; t < count; t += group) {
+    const int here = count - t < group ? (count - t) / block : blocks_at_once;
+    const bool more = t + group < count;
 #pragma GCC unroll 4
     for (int q = 0; q < blocks_at_once; ++q) {
 #pragma GCC unroll 4
@@ -126,8 +132,9 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
       if (more) {
         const int from_column = q * quarter,
                   to_column = from_column + quarter < columns ? from_column + quarter : columns;
-        add_inputs(t + blocks_at_once * block, from_column, to_column);
+        add_inputs(t + group, from_column, to_column);
       }
+      if (t + read_ahead + q * block < count) read(t + read_ahead + q * block);
       double* out = y + t + q * block;
       const double* from = out - older - block;
       Doubles sums[4][block_vectors];
@@ -156,6 +163,7 @@ void filter_blocks(const double* x, double* y, int count, int b_order, int a_ord
         last[v] = (sums[0][v] + sums[1][v]) + (sums[2][v] + sums[3][v]);
         store_doubles(out + v * width, last[v]);
       }
+      write(t + q * block, last);
     }
   }
 }

@@ -10,8 +10,10 @@ namespace {
 
 // Four outputs of all lanes at once share each coefficient: a multiply-add takes four cycles and two begin in each, so
 // that it takes eight sums to keep the machine busy. Where there are registers for it, a window of four rows slides
-// along the taps, half a load for a multiply-add; else each reads its row from memory.
+// along the taps, half a load for a multiply-add, and long recurrences have sixteen sums: eight suffice only if each
+// multiply-add begins on time. Else each reads its row from memory.
 inline constexpr int outputs = 4;
+inline constexpr int long_order = 16;  // from here on adding up sixteen sums costs less than they save
 inline constexpr int halves = lanes / width;
 
 struct All {
@@ -40,6 +42,11 @@ TORCH_IIR_INLINE void subtract_product(All& from, All p, All q) {
   for (int i = 0; i < halves; ++i) from.of[i] -= p.of[i] * q.of[i];
 }
 
+TORCH_IIR_INLINE void add(All& to, All p) {
+#pragma GCC unroll 2
+  for (int i = 0; i < halves; ++i) to.of[i] += p.of[i];
+}
+
 TORCH_IIR_INLINE Four load_four(const double* row) {
   return {{load_all(row), load_all(row + lanes), load_all(row + 2 * lanes), load_all(row + 3 * lanes)}};
 }
@@ -52,17 +59,21 @@ TORCH_IIR_INLINE void store_four(double* row, const Four& v) {
 TORCH_IIR_INLINE Four fir_four(const double* x, int order, const double* b) {
   Four sums{};
   if constexpr (many_registers) {
-    Four w = load_four(x);
-    All c = load_all(b);
+    Four others{};
+    All w0 = load_all(x + lanes), w1 = load_all(x + 2 * lanes), w2 = load_all(x + 3 * lanes);
+    int k = 0;
+    const auto add_tap = [&](Four& to) TORCH_IIR_INLINE_LAMBDA {
+      const All w3 = w2, c = load_all(b + k * lanes);
+      w2 = w1, w1 = w0, w0 = load_all(x - k * lanes);
+      add_product(to.y[0], c, w0), add_product(to.y[1], c, w1);
+      add_product(to.y[2], c, w2), add_product(to.y[3], c, w3);
+      ++k;
+    };
+    while (order >= long_order && k + 3 <= order) add_tap(sums), add_tap(others), add_tap(sums), add_tap(others);
 #pragma GCC unroll 4
-    for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
+    while (k <= order) add_tap(sums);
 #pragma GCC unroll 4
-    for (int k = 1; k <= order; ++k) {
-      w.y[3] = w.y[2], w.y[2] = w.y[1], w.y[1] = w.y[0], w.y[0] = load_all(x - k * lanes);
-      c = load_all(b + k * lanes);
-#pragma GCC unroll 4
-      for (int i = 0; i < outputs; ++i) add_product(sums.y[i], c, w.y[i]);
-    }
+    for (int i = 0; i < outputs; ++i) add(sums.y[i], others.y[i]);
   } else {
 #pragma GCC unroll 2
     for (int k = 0; k <= order; ++k) {
@@ -81,13 +92,21 @@ TORCH_IIR_INLINE Four all_pole_four(Four u, const double* y, int order, const do
   if constexpr (many_registers) {
     All w0 = load_all(y - order * lanes), w1 = load_all(y - (order - 1) * lanes),
         w2 = load_all(y - (order - 2) * lanes);
-#pragma GCC unroll 4
-    for (int k = order; k >= outputs; --k) {
+    Four others{};
+    int k = order;
+    const auto subtract_tap = [&](Four& from) TORCH_IIR_INLINE_LAMBDA {
       const All w3 = load_all(y - (k - 3) * lanes), c = load_all(a + k * lanes);
-      subtract_product(y0, c, w0), subtract_product(y1, c, w1);
-      subtract_product(y2, c, w2), subtract_product(y3, c, w3);
+      subtract_product(from.y[0], c, w0), subtract_product(from.y[1], c, w1);
+      subtract_product(from.y[2], c, w2), subtract_product(from.y[3], c, w3);
       w0 = w1, w1 = w2, w2 = w3;
-    }
+      --k;
+    };
+    while (order >= long_order && k - 3 >= outputs)
+      subtract_tap(u), subtract_tap(others), subtract_tap(u), subtract_tap(others);
+#pragma GCC unroll 4
+    while (k >= outputs) subtract_tap(u);
+#pragma GCC unroll 4
+    for (int i = 0; i < outputs; ++i) add(u.y[i], others.y[i]);
   } else {
 #pragma GCC unroll 2
     for (int k = order; k >= outputs; --k) {

@@ -11,8 +11,11 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 inline constexpr int register_order = 6;
+// Up to this order the states of half of the lanes do, and the coefficients come from memory, one with each multiply-add.
+inline constexpr int half_register_order = many_registers ? 16 : 12;
 
-// The filter in every lane, from the transposed direct form II state z[k][lane], which `finish` writes back:
+// The filter in the `width` lanes from lane `at`, from the transposed direct form II state z[k][lane], which `finish`
+// writes back:
 //   y = b0 x + z1,  z_k ← z_{k+1} + c_k x − a_k z1,  c_k = b_k − a_k b0.
 // With y replaced in the update, the chain from one sample to the next is a single multiply-add. The way through the
 // higher states is as short where they are kept without their last product, r_k = z_k + a_k z1_before (`late`):
@@ -20,66 +23,70 @@ inline constexpr int register_order = 6;
 // That takes a register more: where there are few, it is slower for some and faster for others of those who use it.
 // `monic`: b0 is 1 in all lanes, which saves a multiplication.
 template <int order, bool monic = false, bool late = many_registers>
-class TileFilter {
+class LaneFilter {
  public:
-  TORCH_IIR_INLINE TileFilter(const double* b, const double* a, const double* z) {
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      b0_[v] = load_doubles(b + v * width);
-      before_[v] = Doubles{};
-#pragma GCC unroll 8
-      for (int k = 0; k < order; ++k) {
-        a_[k][v] = load_doubles(a + (k + 1) * lanes + v * width);
-        c_[k][v] = load_doubles(b + (k + 1) * lanes + v * width) - a_[k][v] * b0_[v];
-        r_[k][v] = load_doubles(z + k * lanes + v * width);
-      }
-    }
-  }
-  TORCH_IIR_INLINE Pair step(Pair x) { return {step(x.low, 0), step(x.high, 1)}; }
-  TORCH_IIR_INLINE void finish(double* z) const {
-#pragma GCC unroll 8
+  TORCH_IIR_INLINE LaneFilter(const double* b, const double* a, const double* z, int at)
+      : b0_(load_doubles(b + at)), before_{} {
+#pragma GCC unroll 32
     for (int k = 0; k < order; ++k) {
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) store_doubles(z + k * lanes + v * width, state(k, v));
+      a_[k] = load_doubles(a + (k + 1) * lanes + at);
+      c_[k] = load_doubles(b + (k + 1) * lanes + at) - a_[k] * b0_;
+      r_[k] = load_doubles(z + k * lanes + at);
     }
   }
-
- private:
-  TORCH_IIR_INLINE Doubles state(int k, int v) const {
-    return late && k > 0 ? r_[k][v] - a_[k][v] * before_[v] : r_[k][v];
-  }
-  TORCH_IIR_INLINE Doubles step(Doubles x, int v) {
+  TORCH_IIR_INLINE Doubles step(Doubles x) {
     if constexpr (order == 0) {
-      return b0_[v] * x;
+      return b0_ * x;
     } else {
-      const Doubles head = r_[0][v], y = monic ? x + head : b0_[v] * x + head;
+      const Doubles head = r_[0], y = monic ? x + head : b0_ * x + head;
       // The product with the past is the one that is fused with the subtraction: written so, and in this order.
       if constexpr (late) {
-#pragma GCC unroll 8
+#pragma GCC unroll 32
         for (int k = 0; k + 1 < order; ++k) {
-          const Doubles drive = r_[k + 1][v] + c_[k][v] * x;
-          r_[k][v] = drive - a_[k + 1][v] * before_[v];
+          const Doubles drive = r_[k + 1] + c_[k] * x;
+          r_[k] = drive - a_[k + 1] * before_;
         }
         // Not left to the compiler: in an unrolled loop it would merge this product with the next sample's sum, and the
         // bits would depend on how the samples lie in memory.
-        r_[order - 1][v] = rounded_product(c_[order - 1][v], x);
-        const Doubles back = a_[0][v] * head;
-        r_[0][v] -= back;
-        before_[v] = head;
+        r_[order - 1] = rounded_product(c_[order - 1], x);
+        const Doubles back = a_[0] * head;
+        r_[0] -= back;
+        before_ = head;
       } else {
-#pragma GCC unroll 8
+#pragma GCC unroll 32
         for (int k = 0; k < order; ++k) {
-          const Doubles back = a_[k][v] * head;
-          const Doubles drive = k + 1 < order ? r_[k + 1][v] + c_[k][v] * x : c_[k][v] * x;
-          r_[k][v] = drive - back;
+          const Doubles back = a_[k] * head;
+          const Doubles drive = k + 1 < order ? r_[k + 1] + c_[k] * x : c_[k] * x;
+          r_[k] = drive - back;
         }
       }
       return y;
     }
   }
+  TORCH_IIR_INLINE void finish(double* z, int at) const {
+#pragma GCC unroll 32
+    for (int k = 0; k < order; ++k) store_doubles(z + k * lanes + at, late && k > 0 ? r_[k] - a_[k] * before_ : r_[k]);
+  }
 
+ private:
   static constexpr int states = order > 0 ? order : 1;
-  Doubles b0_[2], a_[states][2], c_[states][2], r_[states][2], before_[2];  // r_[0] is z1
+  Doubles b0_, a_[states], c_[states], r_[states], before_;  // r_[0] is z1
+};
+
+// The filter in every lane.
+template <int order, bool monic = false, bool late = many_registers>
+class TileFilter {
+ public:
+  TORCH_IIR_INLINE TileFilter(const double* b, const double* a, const double* z)
+      : low_(b, a, z, 0), high_(b, a, z, width) {}
+  TORCH_IIR_INLINE Pair step(Pair x) { return {low_.step(x.low), high_.step(x.high)}; }
+  TORCH_IIR_INLINE void finish(double* z) const {
+    low_.finish(z, 0);
+    high_.finish(z, width);
+  }
+
+ private:
+  LaneFilter<order, monic, late> low_, high_;
 };
 
 // Where the lanes take their samples from: each from a lane of its own, or all of them the same.
@@ -132,6 +139,20 @@ void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Sour
       store_rows<false, ahead>(to, used, step, now,
                                [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(tile + i * lanes); });
     }
+  }
+}
+
+// Filters the tile in its place, a half of the lanes after the other.
+template <int order, class T>
+[[gnu::noinline]] void filter_in_place(T* tile, int count, const double* b, const double* a, double* z) {
+  for (int at = 0; at < lanes; at += width) {
+    LaneFilter<order, false, false> filter(b, a, z, at);
+#pragma GCC unroll 1
+    for (int t = 0; t < count; ++t) {
+      T* const now = tile + t * lanes + at;
+      store_doubles(now, filter.step(load_doubles(now)));
+    }
+    filter.finish(z, at);
   }
 }
 

@@ -128,10 +128,14 @@ TORCH_IIR_INLINE T rounded_product(T p, T q) {
 
 // Every value is finite.
 TORCH_IIR_INLINE bool finite(const double* values, std::int64_t count) {
-  Doubles probe{};
+  constexpr int at_once = 4;  // chains of additions
+  Doubles probes[at_once] = {};
   std::int64_t i = 0;
-  for (; i + width <= count; i += width) probe += load_doubles(values + i) * 0;
-  double rest = sum(probe);
+  for (; i + at_once * width <= count; i += at_once * width) {
+#pragma GCC unroll 4
+    for (int k = 0; k < at_once; ++k) probes[k] += load_doubles(values + i + k * width) * 0;
+  }
+  double rest = sum((probes[0] + probes[1]) + (probes[2] + probes[3]));
   for (; i < count; ++i) rest += values[i] * 0;
   return rest == 0;
 }
@@ -377,7 +381,12 @@ TORCH_IIR_INLINE Floats narrowed(Pair value, float, int) {
   return joined(low, high, std::make_index_sequence<lanes>{});
 #endif
 }
+TORCH_IIR_INLINE Floats narrowed(Floats value, float, int) { return value; }
 TORCH_IIR_INLINE Doubles narrowed(Pair value, double, int q) { return q == 0 ? value.low : value.high; }
+
+// One sample of every lane as a tile holds it.
+TORCH_IIR_INLINE Floats load_row(const float* from) { return load<Floats>(from); }
+TORCH_IIR_INLINE Pair load_row(const double* from) { return load_pair(from); }
 
 TORCH_IIR_INLINE void store_widened(float* to, Floats v) { store(to, v); }
 TORCH_IIR_INLINE void store_widened(double* to, Doubles v) { store(to, v); }
@@ -408,7 +417,8 @@ bool all_the_same(const Sample* const (&rows)[lanes]) {
 }
 
 struct Nothing {
-  TORCH_IIR_INLINE void operator()(int) const {}
+  template <class... Arguments>
+  TORCH_IIR_INLINE void operator()(const Arguments&...) const {}
 };
 
 // What has no vectors to be loaded by, for rows [first, count) of a tile. Not inlined: it is seldom, or slow anyway,
@@ -426,6 +436,12 @@ template <class Sample>
   alignas(64) double values[lanes];
   store_pair(values, pair);
   for (int lane = 0; lane < used; ++lane) write(rows[lane][at], values[lane]);
+}
+template <class Sample>
+[[gnu::noinline]] void store_one_by_one(Sample* const (&rows)[lanes], int used, std::int64_t at, Floats row) {
+  float values[lanes];
+  store(values, row);
+  for (int lane = 0; lane < used; ++lane) rows[lane][at] = values[lane];
 }
 
 // tile[t][lane] = rows[lane][t * step], t < count; reversed: tile[count − 1 − t][lane]. T is Tile<Sample> or double.
@@ -513,7 +529,7 @@ TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::in
         typename S::V v[squares][S::n];
 #pragma GCC unroll 16
         for (int i = 0; i < S::n; ++i) {
-          const Pair value = produce(strip * S::n + i);
+          const auto value = produce(strip * S::n + i);
 #pragma GCC unroll 2
           for (int q = 0; q < squares; ++q) v[q][reversed ? S::n - 1 - i : i] = kept(narrowed(value, Sample{}, q));
           if ((i + 1) % S::group == 0) {

@@ -227,6 +227,28 @@ void falls_back() {
   }
 }
 
+// What is not finite makes blocks hand over after they have written: in place that must not cost the input.
+template <class Sample>
+void hands_over_in_place() {
+  constexpr std::int64_t samples = 4000;
+  Filter<Sample> filter(Case{{2}, {}, {}, 8, 11});
+  for_each_kernel(filter, [&](Algorithm algorithm, const std::string& where) {
+    for (const std::int64_t struck : {0, 1500, 3999}) {
+      Array<Sample> x({2, samples}), y({2, samples}), both({2, samples});
+      x.fill_randomly();
+      x[samples + struck] = static_cast<Sample>(INFINITY);
+      both.copy(x);
+      LFilterPlan<Sample> plan;
+      CHECK(filter.make(plan, options_of(filter, algorithm)) == Status::ok, where);
+      CHECK(plan.run(x.input(), y.view()) == Status::ok && plan.reset() == Status::ok, where);
+      CHECK(plan.run(both.view(), both.view()) == Status::ok, where);
+      CHECK(both.same_bits(y), where, "struck at", struck);
+      for (std::int64_t t = 0; t < samples; ++t)
+        CHECK(std::isfinite(y[t]) && std::isfinite(y[samples + t]) == (t < struck), where, struck, t);
+    }
+  });
+}
+
 // Signals that grow beyond all bounds: of the same sign, so that no algorithm has anything to cancel.
 void overflows() {
   for (const std::vector<double>& a :
@@ -347,6 +369,8 @@ int main() {
   a_stride_of_0();
   threads_and_blocks();
   falls_back();
+  hands_over_in_place<float>();
+  hands_over_in_place<double>();
   overflows();
   strikes();
   refusals();
