@@ -444,8 +444,10 @@ class Forward {
         load_tile(to, rows, step, values, fetch);
       };
       const std::int64_t here = lanes * count, next = f_.samples - t < 2 * here ? t : t + here;
-      Fetch fetch_y(y + t * f_.y.step), fetch_x(x + next * f_.x.step),
-          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows);
+      constexpr std::int64_t beyond = tile * sizeof(Sample);  // another tile
+      FetchFar fetch_y(y + t * f_.y.step, beyond), fetch_x(x + next * f_.x.step, beyond),
+          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows,
+                  in_place ? tile * length * sizeof(Coefficient) : 0);
       if (f_.b) {
         for (int lane = 0; lane < lanes; ++lane)
           drive.read(b, x, f_.x.step, zx, f_.zx.step, t + lane * count, count, in_rows + lane * count);
@@ -1013,7 +1015,8 @@ class Backward {
       Fetch fetch_g(row.gy != nullptr ? static_cast<const void*>(row.gy + next * f_.gy.step) : g),
           fetch_y(row.y != nullptr ? static_cast<const void*>(row.y + t * f_.y.step) : v),
           fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows),
-          fetch_gx(row.gx != nullptr ? static_cast<const void*>(row.gx + t * f_.gx.step) : v);
+          fetch_gx(row.gx != nullptr ? static_cast<const void*>(row.gx + t * f_.gx.step) : v),
+          fetch_ga(row.ga.rows != nullptr ? static_cast<const void*>(row.ga.rows + next * length) : v);
       if (row.gy != nullptr) {
         load(g, row.gy + end * f_.gy.step, f_.gy.step, count * f_.gy.step, count,
              [&](int) TORCH_IIR_INLINE_LAMBDA { fetch_gx.template next<row_bytes, true>(); });
@@ -1038,6 +1041,7 @@ class Backward {
         lane_tile.run(entry, [&](auto produce) {
           const auto fetching = [&](int i) TORCH_IIR_INLINE_LAMBDA {
             fetch_g.template next<row_bytes>();
+            fetch_ga.template next<row_bytes * length, false, 2>();
             return produce(i);
           };
           in_order ? store_rows<true>(rows, lanes, 1, count, fetching) : store_rows(rows, lanes, 1, count, fetching);

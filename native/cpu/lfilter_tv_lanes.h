@@ -206,18 +206,25 @@ struct LaneTile {
 // entry[i][lane] = the state with which lane begins, from `state` before the first; that moves behind the last.
 template <int order>
 void scan_lanes(const double* ends, const double* powers, double* state, double* entry) {
+  double now[order];  // in registers: a state that may lie in `entry`, for all the compiler knows, would not
+#pragma GCC unroll 2
+  for (int i = 0; i < order; ++i) now[i] = state[i];
   for (int lane = 0; lane < lanes; ++lane) {
     double after[order];
 #pragma GCC unroll 2
     for (int i = 0; i < order; ++i) {
       after[i] = ends[i * lanes + lane];
-      for (int j = 0; j < order; ++j) after[i] += powers[(i * order + j) * lanes + lane] * state[j];
+#pragma GCC unroll 2
+      for (int j = 0; j < order; ++j) after[i] += powers[(i * order + j) * lanes + lane] * now[j];
     }
+#pragma GCC unroll 2
     for (int i = 0; i < order; ++i) {
-      entry[i * lanes + lane] = state[i];
-      state[i] = after[i];
+      entry[i * lanes + lane] = now[i];
+      now[i] = after[i];
     }
   }
+#pragma GCC unroll 2
+  for (int i = 0; i < order; ++i) state[i] = now[i];
 }
 
 // What runs from the entry states end in, against the entry states of the lanes that follow: carried on in the same

@@ -32,13 +32,13 @@ TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
     __builtin_prefetch(bytes + i, to_write, locality);
 }
 
-// Fetches a stretch of memory into the first cache, from its beginning on or from its end back, some bytes at a call.
+// Fetches a stretch of memory, from its beginning on or from its end back, some bytes at a call.
 class Fetch {
  public:
   TORCH_IIR_INLINE explicit Fetch(const void* from) : at_(static_cast<const char*>(from)) {}
-  template <int bytes, bool to_write = false>
+  template <int bytes, bool to_write = false, int locality = 3>
   TORCH_IIR_INLINE void next() {
-    fetch<to_write>(at_, bytes);
+    fetch<to_write, locality>(at_, bytes);
     at_ += bytes;
   }
   template <int bytes>
@@ -49,6 +49,24 @@ class Fetch {
 
  private:
   const char* at_;
+};
+
+// The same, and what lies `beyond` bytes further on into the second cache: the first takes but a few lines at a time from
+// as far as memory.
+class FetchFar {
+ public:
+  TORCH_IIR_INLINE FetchFar(const void* from, std::int64_t beyond)
+      : at_(static_cast<const char*>(from)), beyond_(beyond) {}
+  template <int bytes, bool to_write = false>
+  TORCH_IIR_INLINE void next() {
+    fetch<to_write>(at_, bytes);
+    fetch<false, 2>(at_ + beyond_, bytes);
+    at_ += bytes;
+  }
+
+ private:
+  const char* at_;
+  std::int64_t beyond_;
 };
 
 // How long before they are wanted rows of coefficients, and of their gradients, are fetched: by itself the machine
