@@ -15,14 +15,14 @@
 namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
-inline constexpr int tile_rows = 64;        // samples of each lane in a tile
-inline constexpr int bank_tile_rows = 32;   // the same on the way back through a bank: faster by a tenth
-inline constexpr int ahead_in_rows = 64;    // samples by which rows are fetched into the cache
+inline constexpr int tile_rows = 64;       // samples of each lane in a tile
+inline constexpr int bank_tile_rows = 32;  // the same on the way back through a bank: faster by a tenth
+inline constexpr int ahead_in_rows = 64;   // samples by which rows are fetched into the cache
 // Samples of each lane in a tile that keeps a history of `order` of them.
 constexpr int tile_length(int order) { return order <= 32 ? tile_rows : 2 * tile_rows; }
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
-// Samples between two looks at what the blocks put out. Not a multiple of 4 KiB of doubles: what is stored in one buffer
-// and loaded from the next to it would agree in the bits by which the machine looks for dependences.
+// Samples between two looks at what the blocks put out. Not a multiple of 4 KiB of doubles: what is stored in one
+// buffer and loaded from the next to it would agree in the bits by which the machine looks for dependences.
 inline constexpr int chunk = 1280;
 
 // f(Number<n>) for an n from `least` to `most`.

@@ -11,7 +11,8 @@ namespace torch_iir::TORCH_IIR_ISA {
 namespace {
 
 inline constexpr int register_order = 6;
-// Up to this order the states of half of the lanes do, and the coefficients come from memory, one with each multiply-add.
+// Up to this order the states of half of the lanes do, and the coefficients come from memory, one with each
+// multiply-add.
 inline constexpr int half_register_order = many_registers ? 16 : 12;
 
 // The filter in the `width` lanes from lane `at`, from the transposed direct form II state z[k][lane], which `finish`

@@ -444,10 +444,13 @@ class Forward {
         load_tile(to, rows, step, values, fetch);
       };
       const std::int64_t here = lanes * count, next = f_.samples - t < 2 * here ? t : t + here;
-      constexpr std::int64_t beyond = tile * sizeof(Sample);  // another tile
-      FetchFar fetch_y(y + t * f_.y.step, beyond), fetch_x(x + next * f_.x.step, beyond),
-          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows,
-                  in_place ? tile * length * sizeof(Coefficient) : 0);
+      Fetch fetch_y(y + t * f_.y.step), fetch_x(x + next * f_.x.step),
+          fetch_a(in_place ? static_cast<const void*>(a.data + next * length) : tap_rows);
+      // The first cache takes but a few lines at a time from as far as memory: those of a tile later go into the
+      // second, spread over the work on this one.
+      const std::int64_t later = f_.samples - t < 3 * here ? t : t + 2 * here;
+      Fetch far_x(x + later * f_.x.step),
+          far_a(in_place ? static_cast<const void*>(a.data + later * length) : tap_rows);
       if (f_.b) {
         for (int lane = 0; lane < lanes; ++lane)
           drive.read(b, x, f_.x.step, zx, f_.zx.step, t + lane * count, count, in_rows + lane * count);
@@ -463,13 +466,18 @@ class Forward {
         if constexpr (!std::is_same_v<T, float>) load(taps, tap_rows, 1, count * length, count * length, Nothing{});
       }
       nonzero &= lane_tile.invert();
-      const auto fetch_taps = [&]() TORCH_IIR_INLINE_LAMBDA { fetch_a.template next<row_bytes * length / passes>(); };
+      const auto fetch_taps = [&]() TORCH_IIR_INLINE_LAMBDA {
+        fetch_a.template next<row_bytes * length / passes>();
+        far_a.template next<row_bytes * length / passes / 2, false, 2>();
+      };
       if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry, fetch_taps)) {
         Sample* rows[lanes];
         for (int lane = 0; lane < lanes; ++lane) rows[lane] = y + (t + lane * count) * f_.y.step;
         lane_tile.run(entry, [&](auto produce) {
           store_rows(rows, lanes, f_.y.step, count, [&](int i) TORCH_IIR_INLINE_LAMBDA {
             fetch_x.template next<row_bytes>();
+            far_x.template next<row_bytes, false, 2>();
+            far_a.template next<row_bytes * length / 2, false, 2>();
             return produce(i);
           });
         });

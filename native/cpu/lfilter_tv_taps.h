@@ -51,24 +51,6 @@ class Fetch {
   const char* at_;
 };
 
-// The same, and what lies `beyond` bytes further on into the second cache: the first takes but a few lines at a time from
-// as far as memory.
-class FetchFar {
- public:
-  TORCH_IIR_INLINE FetchFar(const void* from, std::int64_t beyond)
-      : at_(static_cast<const char*>(from)), beyond_(beyond) {}
-  template <int bytes, bool to_write = false>
-  TORCH_IIR_INLINE void next() {
-    fetch<to_write>(at_, bytes);
-    fetch<false, 2>(at_ + beyond_, bytes);
-    at_ += bytes;
-  }
-
- private:
-  const char* at_;
-  std::int64_t beyond_;
-};
-
 // How long before they are wanted rows of coefficients, and of their gradients, are fetched: by itself the machine
 // follows rows of some lines each too late.
 inline constexpr int bytes_ahead = 8192;

@@ -185,8 +185,8 @@ Case varied(int rows, int samples, int order, int count) {
 
 void every_size() {
   if constexpr (emulated) return;
-  const int samples[] = {0,   1,   2,   3,   7,   8,   9,   15,  16,   17,   31,   32,  33,
-                         63,  64,  65,  127, 128, 129, 255, 256, 257,  1000, 1279, 1288, 2593};
+  const int samples[] = {0,  1,  2,  3,   7,   8,   9,   15,  16,  17,   31,   32,   33,
+                         63, 64, 65, 127, 128, 129, 255, 256, 257, 1000, 1279, 1288, 2593};
   const int orders[] = {0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 13, 16, 17, 32, 33, 64};
   int count = 0;
   for (const int order : orders) {
