@@ -161,7 +161,7 @@ class Forward {
 
   // Where the states of rows in lanes live.
   bool in_registers() const { return order_ <= register_order; }
-  bool half_in_registers() const {  // all taps up to the order are computed, whatever b and a have of them
+  bool half_in_registers() const {  // where b or a is much the shorter, its zeros would cost more than memory does
     return !in_registers() && order_ <= half_register_order && 2 * (f_.b_length + f_.a_length - 2) >= 3 * order_;
   }
 
@@ -201,7 +201,7 @@ class Forward {
     return true;
   }
 
-  // Tiles of `length` samples, or of neighbours `xs` and `ys` where the order is too high for registers.
+  // Tiles of `length` samples: `tile` where the states live in registers, else `xs` and `ys`.
   void run_group(std::int64_t first, int used, int length, Tile<Sample>* tile, double* xs, double* ys, const double* b,
                  const double* a, double* z) {
     const Sample* x[lanes];
@@ -211,55 +211,55 @@ class Forward {
       x[lane] = f_.x.row(f_.batch, row);
       y[lane] = f_.y.row(f_.batch, row);
     }
-    const auto advance = [&](int count) {
-      for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
+    // body(t, count) for the samples [t, t + count) after which x and y move on.
+    const auto for_tiles = [&](int most, auto&& body) {
+      for (std::int64_t t = 0; t < f_.samples; t += most) {
+        const int count = f_.samples - t < most ? static_cast<int>(f_.samples - t) : most;
+        body(t, count);
+        for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
+      }
+    };
+    const auto load = [&](auto* to, int count) { load_tile<false, ahead_in_rows>(to, x, f_.x.step, count); };
+    const auto store_tile = [&](const auto* from, int count) {
+      store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
+                                       [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(from + i * lanes); });
     };
 
     if (in_registers() && all_the_same(x)) {
       alignas(64) double shared[chunk];
       with_order(order_, [&](auto order) {
-        for (std::int64_t t = 0; t < f_.samples; t += chunk) {
-          const int count = f_.samples - t < chunk ? static_cast<int>(f_.samples - t) : chunk;
+        for_tiles(chunk, [&](std::int64_t, int count) {
           read_samples(shared, x[0], f_.x.step, count);
           filter_tile<order.value>(y, used, f_.y.step, Shared{shared}, count, b, a, z);
-          advance(count);
-        }
+        });
       });
     } else if (in_registers()) {
       with_order(order_, [&](auto order) {
-        for (std::int64_t t = 0; t < f_.samples; t += length) {
-          const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-          load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
+        for_tiles(length, [&](std::int64_t, int count) {
+          load(tile, count);
           filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z);
-          advance(count);
-        }
+        });
       });
     } else if (half_in_registers()) {
       with_number<register_order + 1, half_register_order>(order_, [&](auto order) {
-        for (std::int64_t t = 0; t < f_.samples; t += length) {
-          const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-          load_tile<false, ahead_in_rows>(tile, x, f_.x.step, count);
+        for_tiles(length, [&](std::int64_t, int count) {
+          load(tile, count);
           filter_in_place<order.value>(tile, count, b, a, z);
-          store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
-                                           [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(tile + i * lanes); });
-          advance(count);
-        }
+          store_tile(tile, count);
+        });
       });
     } else {
       std::memset(xs - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
-      for (std::int64_t t = 0; t < f_.samples; t += length) {
-        const int count = f_.samples - t < length ? static_cast<int>(f_.samples - t) : length;
-        load_tile<false, ahead_in_rows>(xs, x, f_.x.step, count);
+      for_tiles(length, [&](std::int64_t t, int count) {
+        load(xs, count);
         const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
         std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
         pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
-        store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
-                                         [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_pair(ys + i * lanes); });
-        advance(count);
+        store_tile(ys, count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
-      }
+      });
       for (int j = 0; j < order_; ++j) {  // in place: state j takes from the old states above it alone
         for (int at = 0; at < lanes; at += width) {
           Doubles total = f_.samples + j < order_ ? load_doubles(z + (f_.samples + j) * lanes + at) : Doubles{};
