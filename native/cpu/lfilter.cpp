@@ -17,7 +17,6 @@ namespace {
 
 inline constexpr int tile_rows = 64;       // samples of each lane in a tile
 inline constexpr int bank_tile_rows = 32;  // the same on the way back through a bank: faster by a tenth
-inline constexpr int ahead_in_rows = 64;   // samples by which rows are fetched into the cache
 // Samples of each lane in a tile that keeps a history of `order` of them.
 constexpr int tile_length(int order) { return order <= 32 ? tile_rows : 2 * tile_rows; }
 inline constexpr int largest_order = 1024;  // of the algorithms whose tables and histories have to stay in the caches
@@ -192,7 +191,7 @@ class Forward {
         for (int k = 0; k < order_; ++k) z[k * lanes + lane] = one_b[k];
       }
     }
-    if (context_.runs()) run_group(first, used, length, tile, xs, ys, b, a, z);
+    if (context_.runs()) run_group(first, used, tile, xs, ys, b, a, z);
     if (!context_.stores()) return true;
     for (int lane = 0; lane < used; ++lane) {
       for (int k = 0; k < order_; ++k) one_b[k] = z[k * lanes + lane];
@@ -201,9 +200,10 @@ class Forward {
     return true;
   }
 
-  // Tiles of `length` samples: `tile` where the states live in registers, else `xs` and `ys`.
-  void run_group(std::int64_t first, int used, int length, Tile<Sample>* tile, double* xs, double* ys, const double* b,
+  // The tile is `tile` where the states live in registers, else `xs` and `ys`.
+  void run_group(std::int64_t first, int used, Tile<Sample>* tile, double* xs, double* ys, const double* b,
                  const double* a, double* z) {
+    const int length = tile_length(order_);
     const Sample* x[lanes];
     Sample* y[lanes];
     for (int lane = 0; lane < lanes; ++lane) {
@@ -219,10 +219,22 @@ class Forward {
         for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
       }
     };
-    const auto load = [&](auto* to, int count) { load_tile<false, ahead_in_rows>(to, x, f_.x.step, count); };
+    // The next tile is fetched into the first cache, and of the inputs the one after it into the second: beside the
+    // arithmetic, or, since that is faster where there are few registers, all its lines while this one is loaded and
+    // stored.
+    constexpr bool beside = many_registers;
+    constexpr int at_once = beside ? 0 : tile_rows;
+    const auto fetch_inputs = [&](int t) TORCH_IIR_INLINE_LAMBDA {
+      if constexpr (beside) fetch_share(x, t, length);
+    };
+    const auto fetch_others = [&](int t) TORCH_IIR_INLINE_LAMBDA {
+      if constexpr (beside) fetch_share<true>(y, t, length), fetch_share<false, second_cache>(x, t, 2 * length);
+    };
+    const auto fetch_all = [&](int t) TORCH_IIR_INLINE_LAMBDA { fetch_inputs(t), fetch_others(t); };
+    const auto load = [&](auto* to, int count) { load_tile<false, at_once>(to, x, f_.x.step, count); };
     const auto store_tile = [&](const auto* from, int count) {
-      store_rows<false, ahead_in_rows>(y, used, f_.y.step, count,
-                                       [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(from + i * lanes); });
+      store_rows<false, at_once>(y, used, f_.y.step, count,
+                                 [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(from + i * lanes); });
     };
 
     if (in_registers() && all_the_same(x)) {
@@ -237,14 +249,16 @@ class Forward {
       with_order(order_, [&](auto order) {
         for_tiles(length, [&](std::int64_t, int count) {
           load(tile, count);
-          filter_tile<order.value, ahead_in_rows>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z);
+          filter_tile<order.value, at_once>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z, fetch_all);
         });
       });
     } else if (half_in_registers()) {
       with_number<register_order + 1, half_register_order>(order_, [&](auto order) {
         for_tiles(length, [&](std::int64_t, int count) {
           load(tile, count);
-          filter_in_place<order.value>(tile, count, b, a, z);
+          filter_in_place<order.value>(tile, count, b, a, z, [&](int t, int half) TORCH_IIR_INLINE_LAMBDA {
+            half == 0 ? fetch_inputs(t) : fetch_others(t);
+          });
           store_tile(tile, count);
         });
       });
@@ -255,7 +269,7 @@ class Forward {
         load(xs, count);
         const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
         std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
-        pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
+        pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven, fetch_all);
         store_tile(ys, count);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
@@ -606,7 +620,7 @@ class Backward {
                                    int count) {
       const Sample* at[lanes];
       for (int lane = 0; lane < lanes; ++lane) at[lane] = rows[lane] + t * step;
-      load_tile<true, -ahead_in_rows>(tile, at, step, count);
+      load_tile<true, -tile_rows>(tile, at, step, count);
     };
     const auto load_gradient = [&](auto* tile, std::int64_t t, int count) {
       if (f_.gy) {
@@ -619,7 +633,7 @@ class Backward {
     const auto put = [&](std::int64_t t, int count, auto produce) {
       Sample* to[lanes];
       for (int lane = 0; lane < lanes; ++lane) to[lane] = f_.gx ? gx[lane] + t * f_.gx.step : nullptr;
-      put_gradient<ahead_in_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr, produce);
+      put_gradient<tile_rows>(to, used, f_.gx.step, count, sums != nullptr ? sums + t : nullptr, produce);
     };
 
     if (in_registers) {

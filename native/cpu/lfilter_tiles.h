@@ -120,14 +120,16 @@ template <int order, bool late, class Source>
 
 // Filters `count` samples of x and stores the result. It goes through a tile of doubles where there are no registers
 // for filtering and transposing at the same time, and where halves are stored: the conversion is what takes their time,
-// and the compiler sees the recurrences once for all of them.
-template <int order, int ahead = 0, bool late = many_registers, class Sample, class Source>
+// and the compiler sees the recurrences once for all of them. Where it does not, beside(t) is called with sample t.
+template <int order, int ahead = 0, bool late = many_registers, class Sample, class Source, class Beside = Nothing>
 void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Source x, int count, const double* b,
-                 const double* a, double* z) {
+                 const double* a, double* z, Beside beside = {}) {
   if constexpr (plain<Sample> && many_registers) {
     TileFilter<order, false, late> filter(b, a, z);
-    store_rows<false, ahead>(rows, used, step, count,
-                             [&](int t) TORCH_IIR_INLINE_LAMBDA { return filter.step(x.pair(t)); });
+    store_rows<false, ahead>(rows, used, step, count, [&](int t) TORCH_IIR_INLINE_LAMBDA {
+      beside(t);
+      return filter.step(x.pair(t));
+    });
     filter.finish(z);
   } else {
     constexpr int most = 64;
@@ -143,13 +145,14 @@ void filter_tile(Sample* const (&rows)[lanes], int used, std::int64_t step, Sour
   }
 }
 
-// Filters the tile in its place, a half of the lanes after the other.
-template <int order, class T>
-[[gnu::noinline]] void filter_in_place(T* tile, int count, const double* b, const double* a, double* z) {
+// Filters the tile in its place, a half of the lanes after the other; beside(t, half) is called with each sample.
+template <int order, class T, class Beside>
+[[gnu::noinline]] void filter_in_place(T* tile, int count, const double* b, const double* a, double* z, Beside beside) {
   for (int at = 0; at < lanes; at += width) {
     LaneFilter<order, false, false> filter(b, a, z, at);
 #pragma GCC unroll 1
     for (int t = 0; t < count; ++t) {
+      beside(t, at / width);
       T* const now = tile + t * lanes + at;
       store_doubles(now, filter.step(load_doubles(now)));
     }

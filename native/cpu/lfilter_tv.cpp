@@ -468,7 +468,7 @@ class Forward {
       nonzero &= lane_tile.invert();
       const auto fetch_taps = [&]() TORCH_IIR_INLINE_LAMBDA {
         fetch_a.template next<row_bytes * length / passes>();
-        far_a.template next<row_bytes * length / passes / 2, false, 2>();
+        far_a.template next<row_bytes * length / passes / 2, false, second_cache>();
       };
       if (enter_lanes<std::is_same_v<Sample, double>>(lane_tile, state, entry, fetch_taps)) {
         Sample* rows[lanes];
@@ -476,8 +476,8 @@ class Forward {
         lane_tile.run(entry, [&](auto produce) {
           store_rows(rows, lanes, f_.y.step, count, [&](int i) TORCH_IIR_INLINE_LAMBDA {
             fetch_x.template next<row_bytes>();
-            far_x.template next<row_bytes, false, 2>();
-            far_a.template next<row_bytes * length / 2, false, 2>();
+            far_x.template next<row_bytes, false, second_cache>();
+            far_a.template next<row_bytes * length / 2, false, second_cache>();
             return produce(i);
           });
         });
@@ -950,10 +950,10 @@ class Backward {
       }
       for (int lane = 0; lane < used; ++lane) {
         if (t >= longest) {  // these are more streams than the machine follows by itself
-          if (f_.y.step == 1) fetch<false, 2>(row[lane].y + t - longest, longest);
-          if (row[lane].gx != nullptr) fetch<true, 2>(row[lane].gx + t - longest, longest);
+          if (f_.y.step == 1) fetch<false, second_cache>(row[lane].y + t - longest, longest);
+          if (row[lane].gx != nullptr) fetch<true, second_cache>(row[lane].gx + t - longest, longest);
           if (row[lane].ga.rows != nullptr)
-            fetch<true, 2>(row[lane].ga.rows + (t - longest) * length, longest * length);
+            fetch<true, second_cache>(row[lane].ga.rows + (t - longest) * length, longest * length);
         }
         spending.spend(row[lane], t, count, v + lane * longest, owed + lane * lag_);
       }
@@ -1049,7 +1049,7 @@ class Backward {
         lane_tile.run(entry, [&](auto produce) {
           const auto fetching = [&](int i) TORCH_IIR_INLINE_LAMBDA {
             fetch_g.template next<row_bytes>();
-            fetch_ga.template next<row_bytes * length, false, 2>();
+            fetch_ga.template next<row_bytes * length, false, second_cache>();
             return produce(i);
           };
           in_order ? store_rows<true>(rows, lanes, 1, count, fetching) : store_rows(rows, lanes, 1, count, fetching);

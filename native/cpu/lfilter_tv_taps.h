@@ -22,23 +22,21 @@ struct Backwards {
 template <class Value, class State>
 inline constexpr bool plain_double = std::is_same_v<State, double> && std::is_same_v<Value, Tile<Value>>;
 
-inline constexpr int cache_line = 64;
-
-// Fetches `count` values into the first cache; into the second with `locality` 2.
-template <bool to_write = false, int locality = 3, class T>
+// Fetches `count` values into a cache.
+template <bool to_write = false, int cache = first_cache, class T>
 TORCH_IIR_INLINE void fetch(const T* from, std::int64_t count) {
   const auto* bytes = reinterpret_cast<const char*>(from);
   for (std::int64_t i = 0; i < count * static_cast<std::int64_t>(sizeof(T)); i += cache_line)
-    __builtin_prefetch(bytes + i, to_write, locality);
+    __builtin_prefetch(bytes + i, to_write, cache);
 }
 
 // Fetches a stretch of memory, from its beginning on or from its end back, some bytes at a call.
 class Fetch {
  public:
   TORCH_IIR_INLINE explicit Fetch(const void* from) : at_(static_cast<const char*>(from)) {}
-  template <int bytes, bool to_write = false, int locality = 3>
+  template <int bytes, bool to_write = false, int cache = first_cache>
   TORCH_IIR_INLINE void next() {
-    fetch<to_write, locality>(at_, bytes);
+    fetch<to_write, cache>(at_, bytes);
     at_ += bytes;
   }
   template <int bytes>

@@ -50,6 +50,9 @@ inline constexpr bool many_registers = false;
 #define TORCH_IIR_INLINE __attribute__((always_inline)) inline
 #define TORCH_IIR_INLINE_LAMBDA __attribute__((always_inline))
 
+inline constexpr int cache_line = 64;
+inline constexpr int first_cache = 3, second_cache = 2;  // to fetch into, as __builtin_prefetch wants it
+
 // Constants that a generic lambda can take.
 template <bool b>
 struct Choice {
@@ -135,6 +138,7 @@ TORCH_IIR_INLINE bool finite(const double* values, std::int64_t count) {
 #pragma GCC unroll 4
     for (int k = 0; k < at_once; ++k) probes[k] += load_doubles(values + i + k * width) * 0;
   }
+  for (; i + width <= count; i += width) probes[0] += load_doubles(values + i) * 0;
   double rest = sum((probes[0] + probes[1]) + (probes[2] + probes[3]));
   for (; i < count; ++i) rest += values[i] * 0;
   return rest == 0;
@@ -470,7 +474,7 @@ TORCH_IIR_INLINE void load_tile(T* tile, const Sample* const (&rows)[lanes], std
               for (int i = 0; i < S::group; ++i) {
                 const Sample* from = rows[q * S::n + piece * S::group + i] + t;
                 v[piece * S::group + i] = load<typename S::V>(from);
-                if constexpr (ahead != 0) __builtin_prefetch(from + ahead, 0, 3);
+                if constexpr (ahead != 0) __builtin_prefetch(from + ahead, 0, first_cache);
               }
               S::within_groups(v + piece * S::group);
             } else {
@@ -548,7 +552,7 @@ TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::in
               const int lane = q * S::n + g * S::group + i;
               if (lane < used) {
                 store(rows[lane] + t, v[q][g * S::group + i]);
-                if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1, 3);
+                if constexpr (ahead != 0) __builtin_prefetch(rows[lane] + t + ahead, 1, first_cache);
               }
             }
           }
@@ -559,6 +563,19 @@ TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::in
   }
   for (; row < count; ++row) {
     store_one_by_one(rows, used, (reversed ? count - 1 - row : row) * step, produce(row));
+  }
+}
+
+// Fetches, beside sample t of a tile, its share of what the rows hold `ahead` samples later: a line of one row here, of the
+// next row with the next sample. Lines asked for all at once wait for each other.
+template <bool to_write = false, int cache = first_cache, class Sample>
+TORCH_IIR_INLINE void fetch_share(Sample* const (&rows)[lanes], int t, std::int64_t ahead) {
+  constexpr int line = cache_line / static_cast<int>(sizeof(Sample));
+  constexpr int share = lanes < line ? 1 : lanes / line, every = lanes < line ? line / lanes : 1;
+  if (t % every != 0) return;
+#pragma GCC unroll 4
+  for (int q = 0; q < share; ++q) {
+    __builtin_prefetch(rows[t % line / every * share + q] + (t - t % line + ahead), to_write, cache);
   }
 }
 
