@@ -566,8 +566,8 @@ TORCH_IIR_INLINE void store_rows(Sample* const (&rows)[lanes], int used, std::in
   }
 }
 
-// Fetches, beside sample t of a tile, its share of what the rows hold `ahead` samples later: a line of one row here, of the
-// next row with the next sample. Lines asked for all at once wait for each other.
+// Fetches, beside sample t of a tile, its share of what the rows hold `ahead` samples later: a line of one row here, of
+// the next row with the next sample. Lines asked for all at once wait for each other.
 template <bool to_write = false, int cache = first_cache, class Sample>
 TORCH_IIR_INLINE void fetch_share(Sample* const (&rows)[lanes], int t, std::int64_t ahead) {
   constexpr int line = cache_line / static_cast<int>(sizeof(Sample));
