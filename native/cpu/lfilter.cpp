@@ -219,22 +219,22 @@ class Forward {
         for (int lane = 0; lane < lanes; ++lane) x[lane] += count * f_.x.step, y[lane] += count * f_.y.step;
       }
     };
-    // The next tile is fetched into the first cache, and of the inputs the one after it into the second: beside the
-    // arithmetic, or, since that is faster where there are few registers, all its lines while this one is loaded and
-    // stored.
+    // The next tile is fetched into the first cache, and of the inputs the one after it into the second, beside the
+    // arithmetic; or, where there are few registers or it may be over too soon for that, as without recursion, all
+    // lines of the next while this one is loaded and stored.
     constexpr bool beside = many_registers;
-    constexpr int at_once = beside ? 0 : tile_rows;
+    constexpr Number<tile_rows> at_once;
+    constexpr Number<beside ? 0 : tile_rows> unless_beside;
     const auto fetch_inputs = [&](int t) TORCH_IIR_INLINE_LAMBDA {
       if constexpr (beside) fetch_share(x, t, length);
     };
     const auto fetch_others = [&](int t) TORCH_IIR_INLINE_LAMBDA {
       if constexpr (beside) fetch_share<true>(y, t, length), fetch_share<false, second_cache>(x, t, 2 * length);
     };
-    const auto fetch_all = [&](int t) TORCH_IIR_INLINE_LAMBDA { fetch_inputs(t), fetch_others(t); };
-    const auto load = [&](auto* to, int count) { load_tile<false, at_once>(to, x, f_.x.step, count); };
-    const auto store_tile = [&](const auto* from, int count) {
-      store_rows<false, at_once>(y, used, f_.y.step, count,
-                                 [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(from + i * lanes); });
+    const auto load = [&](auto* to, int count, auto ahead) { load_tile<false, ahead.value>(to, x, f_.x.step, count); };
+    const auto store_tile = [&](const auto* from, int count, auto ahead) {
+      store_rows<false, ahead.value>(y, used, f_.y.step, count,
+                                     [&](int i) TORCH_IIR_INLINE_LAMBDA { return load_row(from + i * lanes); });
     };
 
     if (in_registers() && all_the_same(x)) {
@@ -248,29 +248,33 @@ class Forward {
     } else if (in_registers()) {
       with_order(order_, [&](auto order) {
         for_tiles(length, [&](std::int64_t, int count) {
-          load(tile, count);
-          filter_tile<order.value, at_once>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z, fetch_all);
+          load(tile, count, unless_beside);
+          filter_tile<order.value, unless_beside.value>(y, used, f_.y.step, OfTile<Tile<Sample>>{tile}, count, b, a, z,
+                                                        [&](int t) TORCH_IIR_INLINE_LAMBDA {
+                                                          fetch_inputs(t);
+                                                          fetch_others(t);
+                                                        });
         });
       });
     } else if (half_in_registers()) {
       with_number<register_order + 1, half_register_order>(order_, [&](auto order) {
         for_tiles(length, [&](std::int64_t, int count) {
-          load(tile, count);
+          load(tile, count, unless_beside);
           filter_in_place<order.value>(tile, count, b, a, z, [&](int t, int half) TORCH_IIR_INLINE_LAMBDA {
             half == 0 ? fetch_inputs(t) : fetch_others(t);
           });
-          store_tile(tile, count);
+          store_tile(tile, count, unless_beside);
         });
       });
     } else {
       std::memset(xs - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       std::memset(ys - (order_ + 1) * lanes, 0, sizeof(double) * (order_ + 1) * lanes);
       for_tiles(length, [&](std::int64_t t, int count) {
-        load(xs, count);
+        load(xs, count, at_once);
         const int driven = t >= order_ ? 0 : order_ - t < count ? static_cast<int>(order_ - t) : count;
         std::memcpy(ys, z + t * lanes, sizeof(double) * driven * lanes);
-        pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven, fetch_all);
-        store_tile(ys, count);
+        pole_zero_tile(xs, ys, count, f_.b_length - 1, b, f_.a_length - 1, a, driven);
+        store_tile(ys, count, at_once);
         std::memmove(xs - order_ * lanes, xs + (count - order_) * lanes, sizeof(double) * order_ * lanes);
         std::memmove(ys - order_ * lanes, ys + (count - order_) * lanes, sizeof(double) * order_ * lanes);
       });

@@ -164,11 +164,9 @@ void all_pole_tile(double* y, int count, int order, const double* a) {
   }
 }
 
-// y = (B/A) x: both at once, but for the first `driven` rows, where y holds what the initial state adds. beside(t) is
-// called for every t < count, as far as both are.
-template <class Beside>
+// y = (B/A) x: both at once, but for the first `driven` rows, where y holds what the initial state adds.
 void pole_zero_tile(const double* x, double* y, int count, int b_order, const double* b, int a_order, const double* a,
-                    int driven, Beside beside) {
+                    int driven) {
   int t = 0;
   for (; t < driven; ++t) {
     for (int at = t * lanes, lane = 0; lane < lanes; at += width, lane += width) {
@@ -177,7 +175,6 @@ void pole_zero_tile(const double* x, double* y, int count, int b_order, const do
     }
   }
   for (; a_order >= outputs && t + outputs <= count; t += outputs) {
-    for (int i = 0; i < outputs; ++i) beside(t + i);
     double* const four = y + t * lanes;
     store_four(four, all_pole_four(fir_four(x + t * lanes, b_order, b), four, a_order, a));
   }
